@@ -1,0 +1,155 @@
+//! Commands: what a caller may ask of one process.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    LeaseFence, LeaseOwnerIdentity, LeaseToken, ProcessAwaitOutput, ProcessEventAppendRequest, ProcessLease,
+    ProcessRegistration, ProcessStarted, ReplayKey,
+};
+
+/// A mutation of one process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Command {
+    /// Makes the process exist. Repeating it with the same registration answers the stored record.
+    Register {
+        /// The declaration.
+        registration: Box<ProcessRegistration>,
+    },
+    /// Appends events, all or none, in order.
+    Append {
+        /// What to append.
+        events: Vec<ProcessEventAppendRequest>,
+        /// By what right.
+        authority: WriteAuthority,
+    },
+    /// Asks that the process stop. Cooperative, and accepted from anybody at any time.
+    RequestCancel {
+        /// Why; equal reasons are one request.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// Writes the outcome.
+    Complete {
+        /// The outcome.
+        output: ProcessAwaitOutput,
+        /// By what right.
+        authority: WriteAuthority,
+        /// What becomes of the writer's lease, in the same transaction.
+        lease: LeaseRelease,
+    },
+    /// Records that execution began. The first writer wins.
+    RecordFirstStarted {
+        /// Who began, and when.
+        started: ProcessStarted,
+        /// By what right.
+        authority: WriteAuthority,
+    },
+    /// Takes the lease if it is free, released or expired.
+    ClaimLease {
+        /// Who wants it.
+        owner: LeaseOwnerIdentity,
+        /// How long it lasts, in ms.
+        ttl_ms: u64,
+    },
+    /// Takes a lease that is in force from a holder that is provably dead.
+    ReclaimLease {
+        /// Who wants it.
+        owner: LeaseOwnerIdentity,
+        /// The lease that the claimant saw; any other wins.
+        observed: Box<ProcessLease>,
+        /// How long it lasts, in ms.
+        ttl_ms: u64,
+    },
+    /// Prolongs a lease in force.
+    RenewLease {
+        /// The lease.
+        lease: Box<ProcessLease>,
+        /// How long it lasts from now, in ms.
+        ttl_ms: u64,
+    },
+    /// Gives the lease up. A stale, repeated or unknown release is no error and changes nothing.
+    ReleaseLease {
+        /// Token of the acquisition.
+        lease_token: LeaseToken,
+    },
+}
+
+impl Command {
+    /// The replay keys that deciding this command looks up.
+    #[must_use]
+    pub fn replay_keys(&self, process_id: &super::ProcessId) -> Vec<ReplayKey> {
+        match self {
+            Self::Append { events, .. } => events.iter().filter_map(|event| event.replay_key.clone()).collect(),
+            Self::RequestCancel { reason } => {
+                ProcessEventAppendRequest::cancel_requested(process_id, reason.as_deref())
+                    .replay_key
+                    .into_iter()
+                    .collect()
+            }
+            Self::Complete { output, .. } => {
+                super::decide::completion(process_id, output).replay_key.into_iter().collect()
+            }
+            Self::Register { .. }
+            | Self::RecordFirstStarted { .. }
+            | Self::ClaimLease { .. }
+            | Self::ReclaimLease { .. }
+            | Self::RenewLease { .. }
+            | Self::ReleaseLease { .. } => Vec::new(),
+        }
+    }
+
+    /// Whether it goes ahead of plain appends on its way to the log: a flood of output must not cost a healthy run
+    /// its lease, its outcome or its cancellation.
+    #[must_use]
+    pub const fn is_urgent(&self) -> bool {
+        match self {
+            Self::Register { .. } | Self::Append { .. } | Self::RecordFirstStarted { .. } => false,
+            Self::RequestCancel { .. }
+            | Self::Complete { .. }
+            | Self::ClaimLease { .. }
+            | Self::ReclaimLease { .. }
+            | Self::RenewLease { .. }
+            | Self::ReleaseLease { .. } => true,
+        }
+    }
+
+    /// Short name, for logs and spans.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Register { .. } => "register",
+            Self::Append { .. } => "append",
+            Self::RequestCancel { .. } => "request_cancel",
+            Self::Complete { .. } => "complete",
+            Self::RecordFirstStarted { .. } => "record_first_started",
+            Self::ClaimLease { .. } => "claim_lease",
+            Self::ReclaimLease { .. } => "reclaim_lease",
+            Self::RenewLease { .. } => "renew_lease",
+            Self::ReleaseLease { .. } => "release_lease",
+        }
+    }
+}
+
+/// By what right a write is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WriteAuthority {
+    /// Without a lease. Terminal facts and first starts are then refused while another's lease is in force, unless
+    /// the registry was opened with a policy that allows them.
+    Unfenced,
+    /// As the holder of this lease. Displacement ends the right, delay does not: an expired lease that nobody took
+    /// still writes.
+    Holder(LeaseFence),
+}
+
+/// What becomes of the writer's lease when it writes the outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseRelease {
+    /// It stays.
+    Keep,
+    /// It is given up in the same transaction.
+    Release,
+}

@@ -1,0 +1,155 @@
+//! Events: the only way in which a process record changes.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::event_type::cancel_request_payload;
+use super::{CausalRef, CoreEventType, Digest, ProcessEventSemantics, ProcessId, ReplayKey, Sequence, SessionScope};
+
+/// One stored event. It is a fact: nothing ever changes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessEvent {
+    /// The process that it belongs to.
+    pub process_id: ProcessId,
+    /// Its place in the log of that process.
+    pub sequence: Sequence,
+    /// Name of its type.
+    pub event_type: Arc<str>,
+    /// What it carries.
+    pub payload: Value,
+    /// Its idempotency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_key: Option<ReplayKey>,
+    /// What it means beyond being stored.
+    #[serde(default, skip_serializing_if = "ProcessEventSemantics::is_empty")]
+    pub semantics: ProcessEventSemantics,
+    /// When it was decided, in ms since the Unix epoch.
+    pub occurred_at_ms: u64,
+    /// Whether it came after the terminal event.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
+}
+
+impl ProcessEvent {
+    /// The core type of this event, if it is one.
+    #[must_use]
+    pub fn core_type(&self) -> Option<CoreEventType> {
+        CoreEventType::from_name(&self.event_type)
+    }
+
+    /// Lineage of the event. It follows from the event itself and is not stored.
+    #[must_use]
+    pub fn invocation(&self) -> RuntimeInvocation {
+        RuntimeInvocation {
+            scope: RuntimeScope { session_id: "runtime".to_owned() },
+            subject: RuntimeSubject::ProcessEvent {
+                process_id: self.process_id.clone(),
+                sequence: self.sequence,
+                event_type: self.event_type.to_string(),
+            },
+            caused_by: Some(CausalRef::Process { process_id: self.process_id.clone() }),
+            replay: self.replay_key.clone(),
+        }
+    }
+}
+
+/// Lineage of a fact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeInvocation {
+    /// Where it happened.
+    pub scope: RuntimeScope,
+    /// What it is about.
+    pub subject: RuntimeSubject,
+    /// What caused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caused_by: Option<CausalRef>,
+    /// Its idempotency key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayKey>,
+}
+
+/// Where an invocation happened. For events of processes: in the runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuntimeScope {
+    /// The session.
+    pub session_id: String,
+}
+
+/// What an invocation is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RuntimeSubject {
+    /// An event of a process.
+    ProcessEvent {
+        /// The process.
+        process_id: ProcessId,
+        /// The event.
+        sequence: Sequence,
+        /// Its type.
+        event_type: String,
+    },
+}
+
+/// Asks for one event to be appended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProcessEventAppendRequest {
+    /// Name of a declared type.
+    pub event_type: String,
+    /// What it carries.
+    #[serde(default)]
+    pub payload: Value,
+    /// Idempotency key: a second append under the key answers the stored event, or conflicts if it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay_key: Option<ReplayKey>,
+    /// Whom a wake goes to; the process's own target otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake_target_scope: Option<SessionScope>,
+}
+
+impl ProcessEventAppendRequest {
+    /// An append without a key.
+    #[must_use]
+    pub fn new(event_type: impl Into<String>, payload: Value) -> Self {
+        Self { event_type: event_type.into(), payload, replay_key: None, wake_target_scope: None }
+    }
+
+    /// The same under a replay key.
+    #[must_use]
+    pub fn with_replay_key(mut self, replay_key: ReplayKey) -> Self {
+        self.replay_key = Some(replay_key);
+        self
+    }
+
+    /// The same with a wake target of its own.
+    #[must_use]
+    pub fn with_wake_target_scope(mut self, scope: SessionScope) -> Self {
+        self.wake_target_scope = Some(scope);
+        self
+    }
+
+    /// A request to stop. Equal reasons are one event, other reasons another; it is cooperative and does not change
+    /// the status.
+    #[must_use]
+    pub fn cancel_requested(process_id: &ProcessId, reason: Option<&str>) -> Self {
+        let event_type = CoreEventType::CancelRequested.name();
+        let payload = cancel_request_payload(reason);
+        let digest = Digest::of_parts([event_type.as_bytes(), payload.to_string().as_bytes()]);
+        Self {
+            event_type: event_type.to_owned(),
+            payload,
+            replay_key: deterministic_key(process_id, &format!("cancel_requested:{digest}")),
+            wake_target_scope: None,
+        }
+    }
+}
+
+/// A replay key that the registry derives from the process and the fact. A process id near the length limit leaves no
+/// room for it, so the id is then replaced by its hash.
+pub(crate) fn deterministic_key(process_id: &ProcessId, fact: &str) -> Option<ReplayKey> {
+    ReplayKey::new(format!("process:{process_id}:{fact}"))
+        .or_else(|_| ReplayKey::new(format!("process:{}:{fact}", Digest::of_parts([process_id.as_str().as_bytes()]))))
+        .ok()
+}

@@ -1,0 +1,21 @@
+//! The pure traits and values between rooms: what a registry answers, what a durable log promises, who hears of commits,
+//! and where time comes from.
+//!
+//! It does not know which runtime, actors or database stand behind them.
+
+mod change;
+mod clock;
+mod fault;
+mod log;
+mod query;
+mod registry;
+
+pub use change::{ChangeSource, CommitListener, CommittedBatch};
+pub use clock::{Clock, Timestamp};
+pub use fault::{FaultPoint, FaultPoints, NoFaults};
+pub use log::{
+    AppendError, AppendReply, AppendResult, BatchEvent, CommitFollower, CommittedGroup, FeedPage, Head, LogError,
+    LogFault, Position, Precondition, ProcessBatch, ProcessLog, ProcessVerification, StoredProcess,
+};
+pub use query::{Answer, EventPage, ProcessListFilter, ProcessPage, ProcessStatusFilter, Query};
+pub use registry::{ProcessRegistry, ProcessRegistryExt, RegistryError};

@@ -1,0 +1,97 @@
+//! Who hears of commits. A notification is a hint, the log is the truth: nobody may rely on hearing of each one.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+
+use crate::domain::{ProcessEvent, ProcessId, ProcessRecord};
+
+/// What one process gained in one commit.
+#[derive(Debug, Clone)]
+pub struct CommittedBatch {
+    /// The process.
+    pub process_id: ProcessId,
+    /// Its record after the batch.
+    pub record: Arc<ProcessRecord>,
+    /// The inserted events, ascending; never empty.
+    pub events: Vec<Arc<ProcessEvent>>,
+}
+
+/// Hears of commits, in commit order.
+///
+/// # Contract
+/// 1. Calls come one at a time and must return soon: the next commit's waiters stand behind them.
+/// 2. `committed` is called after the commit, never before.
+/// 3. After a loss of continuity `resync` is called instead of the missed commits: whatever the listener knows may be
+///    stale.
+/// 4. After `closed` no call follows.
+pub trait CommitListener: Send + Sync {
+    /// These batches are durable.
+    fn committed(&self, batches: &[CommittedBatch]);
+    /// Commits were missed: everything has to be read anew.
+    fn resync(&self);
+    /// The source has ended.
+    fn closed(&self);
+}
+
+/// Where a registry's commits can be heard. It is both ends of the line: the registry's publisher speaks into it,
+/// listeners attach to it. Clones are one source.
+#[derive(Clone, Default)]
+pub struct ChangeSource {
+    line: Arc<RwLock<Line>>,
+}
+
+#[derive(Default)]
+struct Line {
+    closed: bool,
+    listeners: Vec<Weak<dyn CommitListener>>,
+}
+
+impl ChangeSource {
+    /// Adds a listener, for as long as somebody else keeps it alive. To a source that has ended it is told so at once.
+    pub fn attach(&self, listener: &Arc<dyn CommitListener>) {
+        let mut line = self.line.write().unwrap_or_else(PoisonError::into_inner);
+        if line.closed {
+            drop(line);
+            listener.closed();
+            return;
+        }
+        line.listeners.retain(|known| known.strong_count() > 0);
+        line.listeners.push(Arc::downgrade(listener));
+    }
+
+    /// Whether both are one source.
+    #[must_use]
+    pub fn is_same_source(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.line, &other.line)
+    }
+
+    /// The listeners alive now. A slow listener is called outside the lock, so that attaching never waits for it.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<Arc<dyn CommitListener>> {
+        let line = self.line.read().unwrap_or_else(PoisonError::into_inner);
+        line.listeners.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Ends the source and tells its listeners. May be called twice.
+    pub fn close(&self) {
+        let listeners = {
+            let mut line = self.line.write().unwrap_or_else(PoisonError::into_inner);
+            line.closed = true;
+            std::mem::take(&mut line.listeners)
+        };
+        for listener in listeners.iter().filter_map(Weak::upgrade) {
+            listener.closed();
+        }
+    }
+}
+
+impl fmt::Debug for ChangeSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = self.line.read().unwrap_or_else(PoisonError::into_inner);
+        formatter
+            .debug_struct("ChangeSource")
+            .field("closed", &line.closed)
+            .field("listeners", &line.listeners.len())
+            .finish()
+    }
+}
