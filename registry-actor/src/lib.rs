@@ -4,5 +4,7 @@
 //! - [`port`] holds the traits between rooms: [`ProcessRegistry`](port::ProcessRegistry),
 //!   [`ProcessLog`](port::ProcessLog), [`CommitListener`](port::CommitListener).
 
+#[cfg(feature = "actors")]
+pub mod actor;
 pub mod domain;
 pub mod port;

@@ -1,0 +1,24 @@
+//! The actors: one owner for each process, shards that route and restart them, the publisher, and the handle.
+//!
+//! They are thin around [`decide`](fn@crate::domain::decide) and [`ProcessLog`](crate::port::ProcessLog): no rule of a
+//! process is written here.
+
+mod clock;
+mod directory;
+mod envelope;
+mod environment;
+mod gate;
+mod liveness;
+mod options;
+mod process;
+mod publisher;
+mod registry;
+mod restart;
+mod root;
+mod shard;
+
+pub use clock::SystemClock;
+pub use liveness::{observe, own_liveness};
+pub use options::RegistryOptions;
+pub use registry::{ActorRegistry, QuarantinedProcess, ShutdownReport, StartError};
+pub use restart::{RestartDecision, RestartHistory, RestartPolicy};

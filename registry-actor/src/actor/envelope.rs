@@ -1,0 +1,57 @@
+//! A command on its way to the actor of its process.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::domain::{Command, OperationId, Receipt};
+use crate::port::RegistryError;
+
+/// A command with everything that its answer needs. If it is dropped unanswered, the caller sees a closed channel and
+/// sends the command again under the same operation.
+#[derive(Debug)]
+pub(super) struct Envelope {
+    /// What is shared by all sendings of one call.
+    pub(super) call: Arc<Call>,
+    reply: oneshot::Sender<Result<Receipt, RegistryError>>,
+}
+
+/// One call of a caller.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) operation: OperationId,
+    pub(super) command: Command,
+    /// Set when a batch with this command was handed to the log: from then on "nothing changed" cannot be promised
+    /// without asking the log.
+    submitted: AtomicBool,
+    /// Comes back when the last sending is gone, also when an actor dies with a full mailbox.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Call {
+    pub(super) const fn new(operation: OperationId, command: Command, permit: OwnedSemaphorePermit) -> Self {
+        Self { operation, command, submitted: AtomicBool::new(false), _permit: permit }
+    }
+
+    pub(super) fn mark_submitted(&self) {
+        self.submitted.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn was_submitted(&self) -> bool {
+        self.submitted.load(Ordering::Relaxed)
+    }
+}
+
+impl Envelope {
+    /// A sending of the call, and where its answer arrives.
+    pub(super) fn new(call: Arc<Call>) -> (Self, oneshot::Receiver<Result<Receipt, RegistryError>>) {
+        let (reply, answer) = oneshot::channel();
+        (Self { call, reply }, answer)
+    }
+
+    /// Answers the caller. A caller that has gone away is no matter: what was done is in the log.
+    pub(super) fn answer(self, result: Result<Receipt, RegistryError>) {
+        drop(self.reply.send(result));
+    }
+}

@@ -1,0 +1,348 @@
+//! The actor of one process: decide, append at the expected head, install, reply.
+//!
+//! `installed <= durable <= submitted`: commands that arrive while a batch is at the log wait and are decided together
+//! on a scratch state, which takes the place of the state only when its events are durable. It does not know who is
+//! told of commits; an actor that dies between commit and reply costs nobody a wake-up.
+
+mod round;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use self::round::{Round, decide_round};
+use super::directory::{Activity, Predecessor};
+use super::envelope::Envelope;
+use super::environment::Environment;
+use super::gate::{Incarnation, SubmissionGate};
+use super::shard::ShardMessage;
+use crate::domain::{OperationId, ProcessId, ProcessState, Receipt, ReplayWindow, Sequence};
+use crate::port::{
+    Answer, AppendError, AppendReply, AppendResult, FaultPoint, Head, LogError, Precondition, ProcessBatch, Query,
+    RegistryError, StoredProcess,
+};
+
+/// How many of the last events tell their operation, so that a call which is sent again is recognised. More calls than
+/// this cannot be under way for one process: a batch holds at most [`ROUND_LIMIT`] of them.
+const OPERATION_TAIL: u32 = 4_096;
+/// How many commands are decided together.
+const ROUND_LIMIT: usize = 512;
+/// How often in a row another writer may come first before callers are told.
+const CONFLICTS_ALLOWED: u32 = 64;
+
+/// The actor of one process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ProcessActor;
+
+/// What the actor of a process hears.
+#[derive(Debug)]
+pub(super) enum ProcessMessage {
+    /// A command.
+    Execute(Envelope),
+    /// Decide what waits: sent to itself, behind the commands that arrived meanwhile.
+    Decide,
+    /// The log answered.
+    Stored(AppendResult),
+    /// Come to rest as soon as nothing is pending.
+    Rest,
+}
+
+/// What the actor of a process is started with.
+#[derive(Debug)]
+pub(super) struct ProcessArguments {
+    pub(super) process_id: ProcessId,
+    pub(super) environment: Arc<Environment>,
+    pub(super) gate: Arc<SubmissionGate>,
+    pub(super) activity: Arc<Activity>,
+    pub(super) predecessor: Predecessor,
+    pub(super) shard: ActorRef<ShardMessage>,
+}
+
+/// What the actor of a process knows.
+pub(super) struct ProcessOwner {
+    arguments: ProcessArguments,
+    incarnation: Incarnation,
+    state: ProcessState,
+    head: Option<Head>,
+    /// Operations that were stored before this incarnation loaded, with the events that they stored.
+    operations: HashMap<OperationId, Vec<Sequence>>,
+    waiting: VecDeque<Envelope>,
+    at_the_log: Option<Round>,
+    decision_due: bool,
+    /// Whether commands come faster than the log answers: then a decision waits for what is already in the mailbox.
+    crowded: bool,
+    conflicts: u32,
+    resting: bool,
+}
+
+impl Actor for ProcessActor {
+    type Msg = ProcessMessage;
+    type State = ProcessOwner;
+    type Arguments = ProcessArguments;
+
+    async fn pre_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        arguments: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        arguments.activity.touch(arguments.environment.elapsed_ms());
+        Ok(ProcessOwner {
+            incarnation: arguments.gate.begin_incarnation(),
+            state: ProcessState::unregistered(arguments.process_id.clone()),
+            arguments,
+            head: None,
+            operations: HashMap::new(),
+            waiting: VecDeque::new(),
+            at_the_log: None,
+            decision_due: false,
+            crowded: false,
+            conflicts: 0,
+            resting: false,
+        })
+    }
+
+    /// Loads here and not in `pre_start`: in a task of its own, with the mailbox open, and so that a failure is an exit
+    /// that the shard hears of.
+    async fn post_start(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        owner: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        owner.arguments.environment.reached(FaultPoint::Load, owner.process_id());
+        owner.arguments.gate.settled().await;
+        let tail = match owner.arguments.predecessor {
+            Predecessor::None => 0,
+            Predecessor::Some => OPERATION_TAIL,
+        };
+        owner.load(tail).await?;
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        owner: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ProcessMessage::Execute(envelope) => {
+                owner.arguments.activity.touch(owner.arguments.environment.elapsed_ms());
+                owner.waiting.push_back(envelope);
+                owner.decide_when_due(&myself).await?;
+            }
+            ProcessMessage::Decide => {
+                owner.decision_due = false;
+                owner.decide_waiting(&myself).await?;
+            }
+            ProcessMessage::Stored(result) => {
+                owner.resolve(result).await?;
+                owner.decide_when_due(&myself).await?;
+            }
+            ProcessMessage::Rest => owner.resting = true,
+        }
+        owner.rest_when_idle(&myself);
+        Ok(())
+    }
+}
+
+impl ProcessOwner {
+    const fn process_id(&self) -> &ProcessId {
+        &self.arguments.process_id
+    }
+
+    /// After `drain` everybody is refused, this actor's own messages and the log's answers too: so only with nothing
+    /// pending.
+    fn rest_when_idle(&mut self, myself: &ActorRef<ProcessMessage>) {
+        if self.resting && self.waiting.is_empty() && self.at_the_log.is_none() && !self.decision_due {
+            // A refusal means that the actor is ending already.
+            drop(myself.drain());
+        }
+    }
+
+    async fn decide_when_due(&mut self, myself: &ActorRef<ProcessMessage>) -> Result<(), LogError> {
+        if self.waiting.is_empty() || self.at_the_log.is_some() || self.decision_due {
+            return Ok(());
+        }
+        if self.crowded && myself.cast(ProcessMessage::Decide).is_ok() {
+            self.decision_due = true;
+            return Ok(());
+        }
+        self.decide_waiting(myself).await
+    }
+
+    async fn decide_waiting(&mut self, myself: &ActorRef<ProcessMessage>) -> Result<(), LogError> {
+        while self.at_the_log.is_none() && !self.waiting.is_empty() {
+            let taken = self.waiting.len().min(ROUND_LIMIT);
+            self.crowded = taken > 1;
+            let commands: VecDeque<Envelope> = self.waiting.drain(..taken).collect();
+            let commands = self.answer_repeated(commands).await?;
+            if commands.is_empty() {
+                continue;
+            }
+            self.look_up_replays(&commands).await?;
+            let (round, panicked) = decide_round(&self.state, commands, &self.arguments.environment);
+            for _ in 0..panicked {
+                // A refused message means that the shard is gone, and with it soon this actor.
+                drop(self.arguments.shard.cast(ShardMessage::DecisionPanicked(self.process_id().clone())));
+            }
+            if round.writes_nothing() {
+                round.answer();
+                continue;
+            }
+            self.submit(round, myself);
+        }
+        Ok(())
+    }
+
+    /// Answers calls that were carried out before this incarnation began.
+    async fn answer_repeated(&mut self, commands: VecDeque<Envelope>) -> Result<VecDeque<Envelope>, LogError> {
+        if self.operations.is_empty() {
+            return Ok(commands);
+        }
+        let mut fresh = VecDeque::with_capacity(commands.len());
+        for envelope in commands {
+            let Some(sequences) = self.operations.get(&envelope.call.operation).cloned() else {
+                fresh.push_back(envelope);
+                continue;
+            };
+            self.resolve_keys(envelope.call.command.replay_keys(self.process_id())).await?;
+            let stored = self.stored_events(&sequences).await?;
+            if let Some(record) = self.state.record.clone() {
+                let receipt = Receipt::of_stored(&envelope.call.command, record, stored, &self.state.replays);
+                envelope.answer(Ok(receipt));
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// The events of one operation stand side by side; the registration itself is not among what a page returns.
+    async fn stored_events(&self, sequences: &[Sequence]) -> Result<Vec<Arc<crate::domain::ProcessEvent>>, LogError> {
+        let wanted: Vec<Sequence> =
+            sequences.iter().copied().filter(|sequence| *sequence > Sequence::REGISTRATION).collect();
+        let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else {
+            return Ok(Vec::new());
+        };
+        let query = Query::Events {
+            process_id: self.process_id().clone(),
+            after: Sequence(first.0 - 1),
+            limit: u32::try_from(last.0 - first.0 + 1).unwrap_or(u32::MAX),
+        };
+        match self.arguments.environment.log.query(query).await? {
+            Answer::Events(page) => Ok(page.events),
+            _ => Err(LogError::Unreadable { reason: "the log answered events with something else".to_owned() }),
+        }
+    }
+
+    async fn look_up_replays(&mut self, commands: &VecDeque<Envelope>) -> Result<(), LogError> {
+        let keys = commands
+            .iter()
+            .flat_map(|envelope| envelope.call.command.replay_keys(self.process_id()))
+            .collect::<Vec<_>>();
+        self.resolve_keys(keys).await
+    }
+
+    async fn resolve_keys(&mut self, mut keys: Vec<crate::domain::ReplayKey>) -> Result<(), LogError> {
+        keys.retain(|key| self.state.replays.must_look_up(key));
+        if keys.is_empty() || self.state.record.is_none() {
+            return Ok(());
+        }
+        for (key, stored) in self.arguments.environment.log.find_replays(self.process_id(), keys).await? {
+            self.state.replays.resolve(key, stored);
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, round: Round, myself: &ActorRef<ProcessMessage>) {
+        let Some(ticket) = self.arguments.gate.admit(self.incarnation) else {
+            // A successor has begun. The callers see closed channels and find it.
+            return;
+        };
+        let Some(record) = round.scratch.record.clone() else {
+            return;
+        };
+        let batch = ProcessBatch {
+            process_id: self.process_id().clone(),
+            expected: Precondition { head: self.head, lease_revision: self.state.lease.revision },
+            events: round.events.clone(),
+            record,
+            body_changed: self.state.record.is_none() || round.scratch.body_sequence > self.state.sequence,
+            lease: round.lease.clone(),
+            urgent: round.urgent,
+        };
+        round.mark_submitted();
+        self.at_the_log = Some(round);
+        let actor = myself.clone();
+        let reply = AppendReply::new(move |result| {
+            drop(ticket);
+            // An actor that has ended needs no answer: its successor asks the log.
+            drop(actor.cast(ProcessMessage::Stored(result)));
+        });
+        self.arguments.environment.log.submit(batch, reply);
+        self.arguments.environment.reached(FaultPoint::AfterSubmit, self.process_id());
+    }
+
+    async fn resolve(&mut self, result: AppendResult) -> Result<(), LogError> {
+        let Some(round) = self.at_the_log.take() else {
+            return Ok(());
+        };
+        match result {
+            Ok(head) => {
+                self.arguments.environment.reached(FaultPoint::AfterCommitBeforeReply, self.process_id());
+                self.conflicts = 0;
+                self.head = head;
+                self.state = round.scratch.clone();
+                round.answer();
+                self.state.replays.settle();
+            }
+            Err(AppendError::Conflict | AppendError::Unknown { .. }) if self.conflicts < CONFLICTS_ALLOWED => {
+                // Another writer came first, or nobody knows: the log does. Each command is decided again, or found.
+                self.conflicts += 1;
+                for envelope in round.into_commands().rev() {
+                    self.waiting.push_front(envelope);
+                }
+                self.load(OPERATION_TAIL).await?;
+            }
+            Err(error) => {
+                self.conflicts = 0;
+                round.answer_all(&self.error_for_callers(error));
+            }
+        }
+        Ok(())
+    }
+
+    fn error_for_callers(&self, error: AppendError) -> impl Fn(OperationId) -> RegistryError + use<> {
+        let process_id = self.process_id().clone();
+        move |operation| match &error {
+            AppendError::Conflict => RegistryError::NotStored { reason: error.to_string() },
+            AppendError::NotAccepted { reason } => RegistryError::NotStored { reason: reason.clone() },
+            AppendError::Busy { limit } => RegistryError::Busy { limit: *limit },
+            AppendError::Closed => RegistryError::Closed,
+            AppendError::Unknown { reason } => {
+                RegistryError::OutcomeUnknown { process_id: process_id.clone(), operation, reason: reason.clone() }
+            }
+        }
+    }
+
+    async fn load(&mut self, operation_tail: u32) -> Result<(), LogError> {
+        let stored = self.arguments.environment.log.load(self.process_id(), operation_tail).await?;
+        let mut state = ProcessState::unregistered(self.process_id().clone());
+        self.operations.clear();
+        self.head = None;
+        if let Some(StoredProcess { record, head, lease, operations }) = stored {
+            for (sequence, operation) in operations {
+                self.operations.entry(operation).or_default().push(sequence);
+            }
+            state.record = Some(record);
+            state.sequence = head.sequence;
+            state.body_sequence = head.sequence;
+            state.lease = Arc::new(lease);
+            if head.sequence > Sequence::REGISTRATION {
+                state.replays = ReplayWindow::default();
+            }
+            self.head = Some(head);
+        }
+        self.state = state;
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! A round: the commands that are decided together and go to the log as one batch.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::super::envelope::Envelope;
+use super::super::environment::Environment;
+use super::super::liveness::observe;
+use crate::domain::{Command, LeaseRow, ObservedProcess, OperationId, ProcessState, Receipt, Refusal, apply, decide};
+use crate::port::{BatchEvent, FaultPoint, RegistryError};
+
+/// Commands that were decided together.
+pub(super) struct Round {
+    /// The state after the round.
+    pub(super) scratch: ProcessState,
+    pub(super) events: Vec<BatchEvent>,
+    pub(super) lease: Option<LeaseRow>,
+    pub(super) urgent: bool,
+    decided: Vec<(Envelope, Result<Receipt, RegistryError>)>,
+}
+
+/// Decides the commands one after the other, each on what the ones before it left. Also answers how many of the
+/// decisions panicked: each of them is one refused command, and nothing else.
+pub(super) fn decide_round(
+    state: &ProcessState,
+    commands: VecDeque<Envelope>,
+    environment: &Environment,
+) -> (Round, usize) {
+    let mut round = Round {
+        scratch: state.clone(),
+        events: Vec::with_capacity(commands.len()),
+        lease: None,
+        urgent: false,
+        decided: Vec::with_capacity(commands.len()),
+    };
+    let mut panicked = 0;
+    for envelope in commands {
+        let step = catch_unwind(AssertUnwindSafe(|| {
+            environment.reached(FaultPoint::Decide, &state.process_id);
+            round.step(&envelope, environment)
+        }));
+        let result = step.unwrap_or_else(|panic| {
+            panicked += 1;
+            Err(RegistryError::Refused(Refusal::DecisionPanicked {
+                process_id: state.process_id.clone(),
+                message: panic_message(&*panic),
+            }))
+        });
+        round.decided.push((envelope, result));
+    }
+    (round, panicked)
+}
+
+impl Round {
+    /// Decides one command. The round changes at the end only: a panic before leaves it as it was.
+    fn step(&mut self, envelope: &Envelope, environment: &Environment) -> Result<Receipt, RegistryError> {
+        let call = &envelope.call;
+        let observed = match &call.command {
+            Command::ReclaimLease { observed, .. } => observe(&observed.owner.liveness),
+            _ => ObservedProcess::Unknown,
+        };
+        let context = environment.context(call.operation, observed);
+        let decision = decide(&self.scratch, &call.command, &context)?;
+        if decision.events.is_empty() && decision.lease.is_none() {
+            return Ok(Receipt {
+                record: self.scratch.record.clone(),
+                events: decision.reply.events,
+                lease: decision.reply.lease,
+                deliveries: decision.deliveries,
+            });
+        }
+        let mut scratch = self.scratch.clone();
+        for event in &decision.events {
+            scratch = apply(scratch, event);
+        }
+        if let Some(lease) = &decision.lease {
+            scratch.lease = Arc::new(lease.clone());
+        }
+        self.scratch = scratch;
+        self.events.extend(decision.events.into_iter().map(|event| BatchEvent { operation: call.operation, event }));
+        self.lease = decision.lease.or_else(|| self.lease.take());
+        self.urgent |= call.command.is_urgent();
+        Ok(Receipt {
+            record: self.scratch.record.clone(),
+            events: decision.reply.events,
+            lease: decision.reply.lease,
+            deliveries: decision.deliveries,
+        })
+    }
+
+    pub(super) const fn writes_nothing(&self) -> bool {
+        self.events.is_empty() && self.lease.is_none()
+    }
+
+    pub(super) fn mark_submitted(&self) {
+        for (envelope, _) in &self.decided {
+            envelope.call.mark_submitted();
+        }
+    }
+
+    /// Answers every command with what was decided.
+    pub(super) fn answer(self) {
+        for (envelope, result) in self.decided {
+            envelope.answer(result);
+        }
+    }
+
+    /// Answers every command with an error: nothing of the round happened, and what a later command was told rested on
+    /// what an earlier one would have done.
+    pub(super) fn answer_all(self, error: &impl Fn(OperationId) -> RegistryError) {
+        for (envelope, _) in self.decided {
+            let operation = envelope.call.operation;
+            envelope.answer(Err(error(operation)));
+        }
+    }
+
+    /// The commands, to be decided again.
+    pub(super) fn into_commands(self) -> impl DoubleEndedIterator<Item = Envelope> {
+        self.decided.into_iter().map(|(envelope, _)| envelope)
+    }
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|message| (*message).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}

@@ -1,0 +1,324 @@
+//! The handle of a registry of actors: what a host holds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ractor::{Actor, ActorCell, ActorRef};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::envelope::{Call, Envelope};
+use super::environment::Environment;
+use super::options::RegistryOptions;
+use super::process::ProcessMessage;
+use super::publisher::{PublisherArguments, PublisherLine, PublisherMessage};
+use super::root::{RootActor, RootArguments, RootMessage, Seats};
+use super::shard::ShardMessage;
+use crate::domain::{Command, OperationId, ProcessId, Receipt, StoreSession};
+use crate::port::{Answer, ChangeSource, CommitFollower, ProcessLog, ProcessRegistry, Query, RegistryError};
+
+/// How often a command whose actor died is sent again. More than the failures that quarantine a process, so that the
+/// caller hears of the quarantine.
+const SENDINGS: usize = 16;
+
+/// A registry in which each process is owned by an actor. Clones are handles of one registry.
+///
+/// Dropping all handles does not stop the actors: call [`shut_down`](Self::shut_down).
+#[derive(Debug, Clone)]
+pub struct ActorRegistry {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    environment: Arc<Environment>,
+    root: ActorRef<RootMessage>,
+    seats: Arc<Seats>,
+    source: ChangeSource,
+    /// Kept alive here; the log knows it weakly.
+    _line: Arc<PublisherLine>,
+    permits: Arc<Semaphore>,
+    issuer: u64,
+    calls: AtomicU64,
+    closed: AtomicBool,
+}
+
+/// Why a registry could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The system gave no random number for the issuer of operations.
+    #[error("no randomness for the registry's identity: {reason}")]
+    Randomness {
+        /// Why.
+        reason: String,
+    },
+    /// The supervision tree could not be started.
+    #[error("the registry's actors could not be started: {reason}")]
+    Spawn {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A process whose commands are refused for now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantinedProcess {
+    /// The process.
+    pub process_id: ProcessId,
+    /// When it is tried again, in ms since the Unix epoch.
+    pub retry_at_ms: u64,
+    /// What failed last.
+    pub reason: String,
+}
+
+/// How a shutdown went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Shards whose processes did not all come to rest in time; they were killed. What they had under way is in the
+    /// log or not, as after a crash.
+    pub shards_killed: usize,
+}
+
+impl ActorRegistry {
+    /// Starts a registry over a log, on the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(log: Arc<dyn ProcessLog>, options: RegistryOptions) -> Result<Self, StartError> {
+        Self::start_under(log, options, None).await
+    }
+
+    /// Starts a registry whose root is linked to an actor of the host.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start_linked(
+        log: Arc<dyn ProcessLog>,
+        options: RegistryOptions,
+        supervisor: ActorCell,
+    ) -> Result<Self, StartError> {
+        Self::start_under(log, options, Some(supervisor)).await
+    }
+
+    async fn start_under(
+        log: Arc<dyn ProcessLog>,
+        options: RegistryOptions,
+        supervisor: Option<ActorCell>,
+    ) -> Result<Self, StartError> {
+        let issuer = getrandom::u64().map_err(|error| StartError::Randomness { reason: error.to_string() })?;
+        let line = Arc::new(PublisherLine::default());
+        let follower: Arc<dyn CommitFollower> = Arc::clone(&line) as Arc<dyn CommitFollower>;
+        line.start_after(log.follow(Arc::downgrade(&follower)));
+        let source = ChangeSource::default();
+        let seats = Arc::new(Seats::new(options.shards));
+        let permits = Arc::new(Semaphore::new(options.commands_under_way.clamp(1, Semaphore::MAX_PERMITS)));
+        let environment = Arc::new(Environment::new(Arc::clone(&log), options));
+        let arguments = RootArguments {
+            environment: Arc::clone(&environment),
+            publisher: PublisherArguments { log, source: source.clone(), line: Arc::clone(&line) },
+            seats: Arc::clone(&seats),
+        };
+        let spawned = match supervisor {
+            None => RootActor::spawn(None, RootActor, arguments).await,
+            Some(supervisor) => RootActor::spawn_linked(None, RootActor, arguments, supervisor).await,
+        };
+        let (root, _) = spawned.map_err(|error| StartError::Spawn { reason: error.to_string() })?;
+        let inner = Inner {
+            environment,
+            root,
+            seats,
+            source,
+            _line: line,
+            permits,
+            issuer,
+            calls: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The session in which the store is open: what an owner inside this host names as its liveness.
+    #[must_use]
+    pub fn session(&self) -> &StoreSession {
+        self.inner.environment.log.session()
+    }
+
+    /// The log beneath.
+    #[must_use]
+    pub fn log(&self) -> &Arc<dyn ProcessLog> {
+        &self.inner.environment.log
+    }
+
+    /// How many processes have a live actor now.
+    #[must_use]
+    pub fn live_actors(&self) -> usize {
+        self.inner.environment.directory.live_actors()
+    }
+
+    /// The processes that are quarantined now, by id.
+    pub async fn quarantined(&self) -> Vec<QuarantinedProcess> {
+        let mut listed = Vec::new();
+        for seat in &self.inner.seats.shards {
+            let (reply, answer) = oneshot::channel();
+            let shard = seat.borrow().clone();
+            if shard.is_some_and(|shard| shard.cast(ShardMessage::Quarantined(reply)).is_ok()) {
+                listed.extend(answer.await.unwrap_or_default());
+            }
+        }
+        listed.sort_by(|left, right| left.process_id.cmp(&right.process_id));
+        listed
+    }
+
+    /// The actor of a process, if it is live: for tests that kill it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn process_actor(&self, process_id: &ProcessId) -> Option<ActorCell> {
+        self.inner.environment.directory.actor(process_id).map(|actor| actor.get_cell())
+    }
+
+    /// The shard of a process and the publisher: for tests that kill them.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn supervisors_of(&self, process_id: &ProcessId) -> Vec<ActorCell> {
+        let seats = &self.inner.seats;
+        let shard = seats.shards[self.inner.environment.shard_of(process_id)].borrow().clone();
+        let publisher = seats.publisher.borrow().clone();
+        shard.map(|shard| shard.get_cell()).into_iter().chain(publisher.map(|publisher| publisher.get_cell())).collect()
+    }
+
+    /// Closes the door, lets what is under way finish, closes the log, tells listeners that the source has ended, and
+    /// stops the actors. May be called twice; the second call reports nothing killed.
+    ///
+    /// `patience` bounds the wait for processes to come to rest.
+    pub async fn shut_down(&self, patience: Duration) -> ShutdownReport {
+        let mut report = ShutdownReport { shards_killed: 0 };
+        if self.inner.closed.swap(true, Ordering::SeqCst) {
+            return report;
+        }
+        // A root that is gone starts nothing again either.
+        drop(self.inner.root.cast(RootMessage::CloseDoor));
+        let deadline = tokio::time::Instant::now() + patience;
+        let mut resting = Vec::new();
+        for seat in &self.inner.seats.shards {
+            let (reply, rested) = oneshot::channel();
+            if let Some(shard) = seat.borrow().clone()
+                && shard.cast(ShardMessage::ShutDown(reply)).is_ok()
+            {
+                resting.push((shard, rested));
+            }
+        }
+        for (shard, rested) in resting {
+            if tokio::time::timeout_at(deadline, rested).await.is_err() {
+                report.shards_killed += 1;
+                shard.get_cell().kill();
+            }
+        }
+        self.inner.environment.log.close().await;
+        let publisher = self.inner.seats.publisher.borrow().clone();
+        if let Some(publisher) = publisher
+            && publisher.cast(PublisherMessage::ShutDown).is_ok()
+        {
+            // A publisher that does not come to an end is killed with the root below.
+            drop(publisher.get_cell().wait(Some(patience)).await);
+        }
+        self.inner.source.close();
+        drop(self.inner.root.get_cell().stop_and_wait(None, Some(patience)).await);
+        report
+    }
+
+    fn next_operation(&self) -> OperationId {
+        OperationId { issuer: self.inner.issuer, number: self.inner.calls.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// The first sending may go straight to the actor. A repeated one goes through the shard, whose mailbox puts the
+    /// exit of the dead actor before it.
+    async fn send(&self, process_id: &ProcessId, envelope: Envelope, sending: usize) -> Result<(), RegistryError> {
+        let mut envelope = envelope;
+        if sending == 0
+            && let Some(actor) = self.inner.environment.directory.actor(process_id)
+        {
+            match actor.cast(ProcessMessage::Execute(envelope)) {
+                Err(ractor::MessagingErr::SendErr(ProcessMessage::Execute(refused))) => envelope = refused,
+                Ok(()) | Err(_) => return Ok(()),
+            }
+        }
+        let root = self.inner.root.get_cell();
+        let mut seat = self.inner.seats.shards[self.inner.environment.shard_of(process_id)].subscribe();
+        loop {
+            let shard = seat.borrow_and_update().clone();
+            if let Some(shard) = shard {
+                match shard.cast(ShardMessage::Route(process_id.clone(), envelope)) {
+                    Err(ractor::MessagingErr::SendErr(ShardMessage::Route(_, refused))) => envelope = refused,
+                    Ok(()) | Err(_) => return Ok(()),
+                }
+            }
+            // The shard is being replaced, unless the whole registry is going away.
+            tokio::select! {
+                changed = seat.changed() => changed.map_err(|_| RegistryError::Closed)?,
+                _ = root.wait(None) => return Err(RegistryError::Closed),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ProcessRegistry for ActorRegistry {
+    async fn execute(&self, process_id: &ProcessId, command: Command) -> Result<Receipt, RegistryError> {
+        if self.inner.closed.load(Ordering::SeqCst) {
+            return Err(RegistryError::Closed);
+        }
+        let permit = Arc::clone(&self.inner.permits)
+            .try_acquire_owned()
+            .map_err(|_| RegistryError::Busy { limit: self.inner.environment.options.commands_under_way })?;
+        let call = Arc::new(Call::new(self.next_operation(), command, permit));
+        let unknown = |reason: String| RegistryError::OutcomeUnknown {
+            process_id: process_id.clone(),
+            operation: call.operation,
+            reason,
+        };
+        for sending in 0..SENDINGS {
+            let (envelope, answer) = Envelope::new(Arc::clone(&call));
+            let answered = match self.send(process_id, envelope, sending).await {
+                Ok(()) => answer.await,
+                Err(error) => Ok(Err(error)),
+            };
+            match answered {
+                Ok(Err(error)) if changed_nothing_only_if_unsent(&error) && call.was_submitted() => {
+                    return Err(unknown(error.to_string()));
+                }
+                Ok(result) => return result,
+                // The actor died. The next incarnation finds the operation in the log, or carries it out.
+                Err(_) => {}
+            }
+        }
+        if call.was_submitted() {
+            Err(unknown(format!("its actor died {SENDINGS} times")))
+        } else {
+            Err(RegistryError::NotStored { reason: format!("its actor died {SENDINGS} times before it decided") })
+        }
+    }
+
+    async fn query(&self, query: Query) -> Result<Answer, RegistryError> {
+        Ok(self.inner.environment.log.query(query).await?)
+    }
+
+    fn change_source(&self) -> Option<ChangeSource> {
+        Some(self.inner.source.clone())
+    }
+}
+
+/// Errors that say "nothing changed" on the strength of what their writer knows. If an earlier sending of the same call
+/// reached the log, they do not know.
+const fn changed_nothing_only_if_unsent(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Busy { .. } | RegistryError::Unavailable { .. } | RegistryError::Closed => true,
+        RegistryError::Refused(_)
+        | RegistryError::OutcomeUnknown { .. }
+        | RegistryError::NotStored { .. }
+        | RegistryError::Store(_)
+        | RegistryError::WrongAnswer { .. } => false,
+    }
+}

@@ -1,0 +1,415 @@
+//! A shard: routes to its processes, starts them from the log, starts them again when they fail, and puts idle ones to
+//! rest.
+//!
+//! The exit event of one incarnation is the only licence to start the next: until then commands are buffered here.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
+use tokio::sync::oneshot;
+
+use super::directory::Predecessor;
+use super::envelope::Envelope;
+use super::environment::Environment;
+use super::process::{ProcessActor, ProcessArguments, ProcessMessage};
+use super::registry::QuarantinedProcess;
+use super::restart::{RestartDecision, RestartHistory};
+use crate::domain::ProcessId;
+use crate::port::RegistryError;
+
+/// How many commands may wait for one process to start again.
+const BUFFER_LIMIT: usize = 4_096;
+
+/// A shard.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ShardActor;
+
+/// What a shard hears.
+#[derive(Debug)]
+pub(super) enum ShardMessage {
+    /// A command for one of its processes.
+    Route(ProcessId, Envelope),
+    /// The delay before a start, or a quarantine, is over.
+    Due(ProcessId),
+    /// A decision of a process panicked.
+    DecisionPanicked(ProcessId),
+    /// Look for idle processes.
+    Sweep,
+    /// Tell which processes are quarantined.
+    Quarantined(oneshot::Sender<Vec<QuarantinedProcess>>),
+    /// Put everything to rest and end.
+    ShutDown(oneshot::Sender<()>),
+}
+
+/// What a shard is started with.
+#[derive(Debug, Clone)]
+pub(super) struct ShardArguments {
+    pub(super) index: usize,
+    pub(super) environment: Arc<Environment>,
+}
+
+/// What a shard knows.
+pub(super) struct Shard {
+    index: usize,
+    environment: Arc<Environment>,
+    slots: HashMap<ProcessId, Slot>,
+    by_actor: HashMap<ActorId, ProcessId>,
+    histories: HashMap<ProcessId, RestartHistory>,
+    /// Processes whose earlier actors died with an earlier shard: their callers may still be without an answer.
+    inherited: HashSet<ProcessId>,
+    shutting_down: Option<oneshot::Sender<()>>,
+}
+
+/// One process of a shard.
+struct Slot {
+    phase: Phase,
+    buffer: VecDeque<Envelope>,
+}
+
+enum Phase {
+    /// It has an actor, starting, running or ending.
+    Alive(ActorRef<ProcessMessage>),
+    /// It is started again when its delay is over.
+    Delayed,
+    /// Commands are refused until then, on the environment's scale.
+    Quarantined { until: Duration, reason: String },
+}
+
+/// How an actor ended.
+enum Exit {
+    /// It came to rest by itself.
+    Rested,
+    /// It was stopped, killed, or failed.
+    Failed(String),
+}
+
+impl Actor for ShardActor {
+    type Msg = ShardMessage;
+    type State = Shard;
+    type Arguments = ShardArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        ShardArguments { index, environment }: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        drop(myself.send_interval(environment.options.sweep_interval, || ShardMessage::Sweep));
+        let inherited = environment.directory.inherited(|id| environment.shard_of(id) == index);
+        Ok(Shard {
+            index,
+            inherited: inherited.into_iter().collect(),
+            environment,
+            slots: HashMap::new(),
+            by_actor: HashMap::new(),
+            histories: HashMap::new(),
+            shutting_down: None,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        shard: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ShardMessage::Route(process_id, envelope) => shard.route(process_id, envelope, &myself).await,
+            ShardMessage::Due(process_id) => shard.start_when_wanted(&process_id, &myself).await,
+            ShardMessage::DecisionPanicked(process_id) => shard.decision_panicked(process_id),
+            ShardMessage::Sweep => shard.sweep(),
+            ShardMessage::Quarantined(reply) => drop(reply.send(shard.quarantined())),
+            ShardMessage::ShutDown(reply) => {
+                shard.shutting_down = Some(reply);
+                shard.put_all_to_rest();
+            }
+        }
+        shard.end_when_empty(&myself);
+        Ok(())
+    }
+
+    /// Never fails and never lets a send fail it: an error here would take all processes down.
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        shard: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorTerminated(actor, state, reason) => {
+                // The state holds the callers that were parked in it: dropping it first lets them send again.
+                drop(state);
+                let exit = match reason.as_deref() {
+                    Some("Drained") => Exit::Rested,
+                    other => Exit::Failed(other.unwrap_or("its task ended").to_owned()),
+                };
+                shard.exited(actor.get_id(), exit, &myself).await;
+            }
+            SupervisionEvent::ActorFailed(actor, error) => {
+                shard.exited(actor.get_id(), Exit::Failed(error.to_string()), &myself).await;
+            }
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
+        }
+        shard.end_when_empty(&myself);
+        Ok(())
+    }
+}
+
+impl Shard {
+    async fn route(&mut self, process_id: ProcessId, envelope: Envelope, myself: &ActorRef<ShardMessage>) {
+        if self.shutting_down.is_some() {
+            envelope.answer(Err(RegistryError::Closed));
+            return;
+        }
+        let now = self.environment.elapsed();
+        let Some(slot) = self.slots.get_mut(&process_id) else {
+            let slot = Slot { phase: Phase::Delayed, buffer: VecDeque::from([envelope]) };
+            self.slots.insert(process_id.clone(), slot);
+            self.start(&process_id, myself).await;
+            return;
+        };
+        match &slot.phase {
+            Phase::Alive(actor) => {
+                if let Some(refused) = send(actor, envelope) {
+                    slot.buffer(refused);
+                }
+            }
+            Phase::Delayed => slot.buffer(envelope),
+            Phase::Quarantined { until, reason } => {
+                if now < *until {
+                    let left_ms = u64::try_from((*until - now).as_millis()).unwrap_or(u64::MAX);
+                    let retry_at_ms = self.environment.options.clock.now().epoch_ms.saturating_add(left_ms);
+                    let reason = reason.clone();
+                    envelope.answer(Err(RegistryError::Unavailable { process_id, retry_at_ms, reason }));
+                } else {
+                    // Half-open: this command is the one try.
+                    slot.buffer(envelope);
+                    self.start(&process_id, myself).await;
+                }
+            }
+        }
+    }
+
+    async fn start_when_wanted(&mut self, process_id: &ProcessId, myself: &ActorRef<ShardMessage>) {
+        match self.slots.get(process_id) {
+            Some(Slot { phase: Phase::Delayed, buffer }) if buffer.is_empty() => {
+                // Nobody asks for it. It is started when somebody does, and its gate waits in the directory until then.
+                self.slots.remove(process_id);
+                self.inherited.insert(process_id.clone());
+            }
+            Some(Slot { phase: Phase::Delayed, .. }) => self.start(process_id, myself).await,
+            Some(Slot { phase: Phase::Alive(_) | Phase::Quarantined { .. }, .. }) | None => {}
+        }
+    }
+
+    /// Starts the actor of a slot and hands it what waits.
+    async fn start(&mut self, process_id: &ProcessId, myself: &ActorRef<ShardMessage>) {
+        let (gate, activity, predecessor) = self.environment.directory.prepare(process_id);
+        let predecessor = if self.inherited.remove(process_id) { Predecessor::Some } else { predecessor };
+        let arguments = ProcessArguments {
+            process_id: process_id.clone(),
+            environment: Arc::clone(&self.environment),
+            gate,
+            activity,
+            predecessor,
+            shard: myself.clone(),
+        };
+        let Some(slot) = self.slots.get_mut(process_id) else {
+            return;
+        };
+        match ProcessActor::spawn_linked(None, ProcessActor, arguments, myself.get_cell()).await {
+            Ok((actor, _)) => {
+                let mut refused = VecDeque::new();
+                for envelope in slot.buffer.drain(..) {
+                    refused.extend(send(&actor, envelope));
+                }
+                slot.buffer = refused;
+                slot.phase = Phase::Alive(actor.clone());
+                self.by_actor.insert(actor.get_id(), process_id.clone());
+                self.environment.directory.publish(process_id, actor);
+            }
+            Err(error) => {
+                // No exit event follows a failed spawn.
+                self.failed(process_id.clone(), &error.to_string(), myself);
+            }
+        }
+    }
+
+    async fn exited(&mut self, actor: ActorId, exit: Exit, myself: &ActorRef<ShardMessage>) {
+        let Some(process_id) = self.by_actor.remove(&actor) else {
+            return;
+        };
+        self.environment.directory.withdraw(&process_id, actor);
+        match exit {
+            Exit::Failed(reason) => self.failed(process_id, &reason, myself),
+            Exit::Rested => {
+                let Some(slot) = self.slots.get_mut(&process_id) else {
+                    return;
+                };
+                match slot.phase {
+                    // It was put to rest because it was quarantined.
+                    Phase::Quarantined { .. } => {}
+                    Phase::Alive(_) | Phase::Delayed if slot.buffer.is_empty() => {
+                        self.slots.remove(&process_id);
+                        self.environment.directory.forget(&process_id);
+                    }
+                    Phase::Alive(_) | Phase::Delayed => {
+                        if self.shutting_down.is_some() {
+                            slot.refuse_all(&RegistryError::Closed);
+                            self.slots.remove(&process_id);
+                        } else {
+                            self.start(&process_id, myself).await;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn failed(&mut self, process_id: ProcessId, reason: &str, myself: &ActorRef<ShardMessage>) {
+        let now = self.environment.elapsed();
+        let decision = self
+            .histories
+            .entry(process_id.clone())
+            .or_default()
+            .record_failure(now, &self.environment.options.restart);
+        tracing::warn!(%process_id, reason, ?decision, "process actor failed");
+        let Some(slot) = self.slots.get_mut(&process_id) else {
+            return;
+        };
+        if self.shutting_down.is_some() {
+            self.slots.remove(&process_id);
+            return;
+        }
+        match (&slot.phase, decision) {
+            (Phase::Quarantined { .. }, _) => {}
+            (Phase::Alive(_) | Phase::Delayed, RestartDecision::After(delay)) => {
+                slot.phase = Phase::Delayed;
+                drop(myself.send_after(delay, move || ShardMessage::Due(process_id)));
+            }
+            (Phase::Alive(_) | Phase::Delayed, RestartDecision::Quarantine(duration)) => {
+                self.quarantine(&process_id, now.saturating_add(duration), reason);
+            }
+        }
+    }
+
+    /// A panicking decision is one refused command; only their number says that something is wrong with the process.
+    fn decision_panicked(&mut self, process_id: ProcessId) {
+        let now = self.environment.elapsed();
+        let history = self.histories.entry(process_id.clone()).or_default();
+        if let RestartDecision::Quarantine(duration) = history.record_failure(now, &self.environment.options.restart) {
+            let actor = match self.slots.get(&process_id) {
+                Some(Slot { phase: Phase::Alive(actor), .. }) => actor.clone(),
+                _ => return,
+            };
+            self.quarantine(&process_id, now.saturating_add(duration), "its decisions panic");
+            self.environment.directory.withdraw(&process_id, actor.get_id());
+            // What is under way is still answered. A refused message means that it is ending already.
+            drop(actor.cast(ProcessMessage::Rest));
+        }
+    }
+
+    fn quarantine(&mut self, process_id: &ProcessId, until: Duration, reason: &str) {
+        tracing::error!(%process_id, reason, "process is quarantined");
+        let now = self.environment.elapsed();
+        let left_ms = u64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(u64::MAX);
+        let error = RegistryError::Unavailable {
+            process_id: process_id.clone(),
+            retry_at_ms: self.environment.options.clock.now().epoch_ms.saturating_add(left_ms),
+            reason: reason.to_owned(),
+        };
+        if let Some(slot) = self.slots.get_mut(process_id) {
+            slot.phase = Phase::Quarantined { until, reason: reason.to_owned() };
+            slot.refuse_all(&error);
+        }
+    }
+
+    fn quarantined(&self) -> Vec<QuarantinedProcess> {
+        let now = self.environment.elapsed();
+        let epoch_ms = self.environment.options.clock.now().epoch_ms;
+        let mut listed: Vec<QuarantinedProcess> = self
+            .slots
+            .iter()
+            .filter_map(|(process_id, slot)| match &slot.phase {
+                Phase::Quarantined { until, reason } => Some(QuarantinedProcess {
+                    process_id: process_id.clone(),
+                    retry_at_ms: epoch_ms
+                        .saturating_add(u64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(u64::MAX)),
+                    reason: reason.clone(),
+                }),
+                Phase::Alive(_) | Phase::Delayed => None,
+            })
+            .collect();
+        listed.sort_by(|left, right| left.process_id.cmp(&right.process_id));
+        listed
+    }
+
+    fn sweep(&mut self) {
+        let policy = self.environment.options.restart;
+        let now = self.environment.elapsed();
+        self.histories.retain(|_, history| !history.is_clean(now, &policy));
+        let idle_since = self
+            .environment
+            .elapsed_ms()
+            .saturating_sub(u64::try_from(self.environment.options.passivate_after.as_millis()).unwrap_or(u64::MAX));
+        for (process_id, slot) in &self.slots {
+            if let Phase::Alive(actor) = &slot.phase
+                && self.environment.directory.last_active_ms(process_id).is_some_and(|last| last <= idle_since)
+            {
+                // A refused message means that it is ending already.
+                drop(actor.cast(ProcessMessage::Rest));
+            }
+        }
+    }
+
+    fn put_all_to_rest(&mut self) {
+        tracing::debug!(shard = self.index, processes = self.slots.len(), "shard comes to rest");
+        self.slots.retain(|_, slot| match &slot.phase {
+            Phase::Alive(actor) => {
+                drop(actor.cast(ProcessMessage::Rest));
+                true
+            }
+            Phase::Delayed | Phase::Quarantined { .. } => {
+                slot.refuse_all(&RegistryError::Closed);
+                false
+            }
+        });
+    }
+
+    fn end_when_empty(&mut self, myself: &ActorRef<ShardMessage>) {
+        if self.by_actor.is_empty()
+            && let Some(reply) = self.shutting_down.take()
+        {
+            drop(reply.send(()));
+            myself.stop(Some("shut down".to_owned()));
+        }
+    }
+}
+
+impl Slot {
+    fn buffer(&mut self, envelope: Envelope) {
+        if self.buffer.len() < BUFFER_LIMIT {
+            self.buffer.push_back(envelope);
+        } else {
+            envelope.answer(Err(RegistryError::Busy { limit: BUFFER_LIMIT }));
+        }
+    }
+
+    fn refuse_all(&mut self, error: &RegistryError) {
+        for envelope in self.buffer.drain(..) {
+            envelope.answer(Err(error.clone()));
+        }
+    }
+}
+
+/// Sends to an actor, or gives the envelope back if that actor is ending.
+fn send(actor: &ActorRef<ProcessMessage>, envelope: Envelope) -> Option<Envelope> {
+    if matches!(actor.get_status(), ActorStatus::Stopping | ActorStatus::Stopped | ActorStatus::Draining) {
+        return Some(envelope);
+    }
+    match actor.cast(ProcessMessage::Execute(envelope)) {
+        Err(ractor::MessagingErr::SendErr(ProcessMessage::Execute(envelope))) => Some(envelope),
+        Ok(()) | Err(_) => None,
+    }
+}
