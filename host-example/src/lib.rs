@@ -4,4 +4,5 @@
 //! modules report, and when, is decided by the command line that sits on top of them.
 
 pub mod marker;
+pub mod output;
 pub mod process_identity;
