@@ -95,6 +95,16 @@ impl Running {
         bounded(self.command.finish(Remainder::Kill)).await.expect("the guard goes");
     }
 
+    /// Kills the guard alone, as the kernel does when it is out of memory.
+    async fn lose_guard(&mut self) {
+        let guard = Watched::new(self.guard_pid());
+        kill_process(raw(guard.pid), Signal::KILL).expect("the guard is there");
+        let lost = bounded(self.command.wait_end()).await;
+        assert!(matches!(lost, Err(GuardError::Lost { .. })), "{lost:?}");
+        // Its socket closes some time before it is dead, and a search that finds it dying would count it.
+        guard.assert_dies();
+    }
+
     fn guard_pid(&self) -> u32 {
         self.command.guard_identity().pid
     }
@@ -180,16 +190,25 @@ async fn both_streams_arrive_each_in_its_order_and_end() {
 
 #[tokio::test]
 async fn the_command_gets_an_empty_stdin_and_no_descriptor_of_the_host_or_guard() {
-    const LIST: &str = "cat; ls -l /proc/$$/fd | sed -n 's/.* \\([0-9]*\\) -> /\\1 /p'";
+    const LIST: [&str; 2] = ["-l", "/proc/self/fd"];
+    /// The descriptors with what they lead to, but for the one by which the list itself is read.
+    fn descriptors(lines: impl Iterator<Item = String>) -> Vec<(String, String)> {
+        lines
+            .filter_map(|line| line.rsplit_once(" -> ").map(|(head, target)| (head.to_owned(), target.to_owned())))
+            .map(|(head, target)| (head.rsplit(' ').next().unwrap_or_default().to_owned(), target))
+            .filter(|(_, target)| !target.starts_with("/proc/"))
+            .collect()
+    }
+    fn beyond_streams(descriptors: &[(String, String)]) -> Vec<&(String, String)> {
+        descriptors.iter().filter(|(number, _)| !["0", "1", "2"].contains(&number.as_str())).collect()
+    }
     // Whatever started the tests may have left descriptors open to everybody; those are no business of ours.
-    let plain = Command::new("/bin/sh").args(["-c", LIST]).stdin(Stdio::null()).output().expect("a shell");
-    let plain = String::from_utf8(plain.stdout).expect("ls writes text");
-    let beyond_streams = |line: &&str| !["0 ", "1 ", "2 "].iter().any(|fd| line.starts_with(fd));
-    let mut running = Running::spawn(&script(LIST)).await;
-    let lines = running.rest().await;
-    assert!(lines.contains(&"0 /dev/null".to_owned()), "{lines:?}");
-    let guarded: Vec<_> = lines.iter().map(String::as_str).filter(beyond_streams).collect();
-    assert_eq!(guarded, plain.lines().filter(beyond_streams).collect::<Vec<_>>());
+    let plain = Command::new("ls").args(LIST).stdin(Stdio::null()).output().expect("ls runs");
+    let plain = descriptors(String::from_utf8(plain.stdout).expect("ls writes text").lines().map(str::to_owned));
+    let mut running = Running::spawn(&program("ls", &LIST)).await;
+    let guarded = descriptors(running.rest().await.into_iter());
+    assert!(guarded.contains(&("0".to_owned(), "/dev/null".to_owned())), "{guarded:?}");
+    assert_eq!(beyond_streams(&guarded), beyond_streams(&plain));
     running.finish().await;
 }
 
@@ -319,7 +338,7 @@ async fn to_drop_one_command_kills_it_while_another_started_later_lives() {
 #[tokio::test]
 async fn the_guard_outlives_a_group_wide_sigterm_while_the_command_cleans_up() {
     let mut running = Running::spawn(&script(
-        "trap 'echo cleaning; echo cleaned; exit 7' TERM; echo ready; while :; do sleep 600 & wait $!; done",
+        "exec 2> /dev/null; trap 'echo cleaning; echo cleaned; exit 7' TERM; echo ready; while :; do sleep 600 & wait $!; done",
     ))
     .await;
     assert_eq!(running.line().await.as_deref(), Some("ready"));
@@ -527,9 +546,7 @@ async fn when_the_guard_alone_is_killed_the_marker_leads_to_the_command_and_its_
     let mut running = Running::spawn(&spec).await;
     let daemon = Watched::new(running.pid_line().await);
     let command = Watched::new(running.pid());
-    kill_process(raw(running.guard_pid()), Signal::KILL).expect("the guard is there");
-    let lost = bounded(running.command.wait_end()).await;
-    assert!(matches!(lost, Err(GuardError::Lost { .. })), "{lost:?}");
+    running.lose_guard().await;
 
     let stranger = search(OrphanSearch::new(Marker::random().expect("random numbers"))).await;
     assert_eq!(stranger, OrphanReport::default());
@@ -563,8 +580,7 @@ async fn a_process_without_the_marker_is_found_by_its_proven_group_only() {
     let unmarked = Watched::new(running.pid_line().await);
     let command = Watched::new(running.pid());
     let leader = running.command.guard_identity().clone();
-    kill_process(raw(leader.pid), Signal::KILL).expect("the guard is there");
-    assert!(bounded(running.command.wait_end()).await.is_err());
+    running.lose_guard().await;
 
     // Nothing proves the group to this search: another marker, and another start of the leader.
     let other = Marker::random().expect("random numbers");
@@ -588,8 +604,7 @@ async fn a_marked_member_proves_the_group_when_its_leader_is_gone() {
     let unmarked = Watched::new(running.pid_line().await);
     let command = Watched::new(running.pid());
     let mut leader = running.command.guard_identity().clone();
-    kill_process(raw(leader.pid), Signal::KILL).expect("the guard is there");
-    assert!(bounded(running.command.wait_end()).await.is_err());
+    running.lose_guard().await;
     // As if the leader had been reaped: its start is not the one that is recorded.
     leader.start_ticks += 1;
     let report = search(OrphanSearch::new(spec.marker).with_group_of(&leader)).await;
