@@ -1,9 +1,10 @@
 //! The reader of output against real pipes, of which the test holds the writing ends.
 
 use std::{
+    fs,
     io::{self, PipeWriter, Write},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use host_example::output::{Dropped, OutputBudget, OutputEnd, OutputReader, Stream};
@@ -81,6 +82,31 @@ async fn a_pipe_held_open_is_given_up_after_all_that_was_written_is_read() {
     assert_eq!(next(&mut reader).await, None);
     assert_eq!(end(reader).await.held_open, [Stream::Stdout]);
     assert!(writeln!(stdout, "written after").is_err(), "nobody reads the pipe any more");
+}
+
+#[tokio::test]
+async fn a_reader_that_waits_for_output_is_woken_to_give_up() {
+    let (mut stdout, stderr, mut reader) = reader(OutputBudget::default(), 8);
+    writeln!(stdout, "the reader runs").expect("the pipe is open");
+    assert!(next(&mut reader).await.is_some());
+    // It has delivered all that there is. So once it sleeps, it sleeps until something wakes it.
+    let begin = Instant::now();
+    while !readers_sleep() {
+        assert!(begin.elapsed() < BOUND, "the reader is busy with nothing");
+        thread::yield_now();
+    }
+    reader.closer().close_within(Duration::from_millis(1));
+    assert_eq!(next(&mut reader).await, None);
+    assert_eq!(end(reader).await.held_open, Stream::ALL);
+    drop((stdout, stderr));
+}
+
+/// Whether all readers, those of the tests that run at the same time included, sleep.
+fn readers_sleep() -> bool {
+    let tasks = fs::read_dir("/proc/self/task").expect("threads");
+    tasks
+        .filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok())
+        .all(|stat| !stat.contains("(output)") || stat.contains(") S "))
 }
 
 #[tokio::test]
