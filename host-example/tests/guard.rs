@@ -317,6 +317,9 @@ fn a_guard_that_hears_nonsense_kills_the_group() {
 #[test]
 fn a_guard_in_a_group_of_others_refuses_to_be_one() {
     let (mut host_end, guard_end) = UnixStream::pair().expect("a socket");
+    // All is said beforehand, since the shell does not wait to be spoken to.
+    host_end.write_all(b"{\"start\":{\"directory\":null,\"env\":[]}}\n").expect("both ends are here");
+    host_end.shutdown(Shutdown::Write).expect("an end of what the guard hears");
     // The shell leads the group, so that a guard that does not refuse has no group to kill but this one.
     let shell = Command::new("/bin/sh")
         .args(["-c", "\"$0\" __guard -- echo ran; echo code $?", PROCTOR])
@@ -326,8 +329,6 @@ fn a_guard_in_a_group_of_others_refuses_to_be_one() {
         .stderr(Stdio::null())
         .spawn()
         .expect("a shell");
-    host_end.write_all(b"{\"start\":{\"directory\":null,\"env\":[]}}\n").expect("the shell holds the other end");
-    host_end.shutdown(Shutdown::Write).expect("an end of what the guard hears");
     let output = shell.wait_with_output().expect("the shell ends");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "code 1\n");
 }
