@@ -1,2 +1,17 @@
-//! x
-fn main() {}
+//! The `proctor` binary: it tells the guard, which is this same binary re-executed, from the command line proper.
+//!
+//! The guard is dispatched before anything else is set up, so that it starts fast and holds nothing: neither an async
+//! runtime nor a parsed command line.
+
+use std::{env, process::ExitCode};
+
+use host_example::guard;
+
+fn main() -> ExitCode {
+    let mut args = env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == guard::GUARD_SUBCOMMAND) {
+        return guard::keep_watch(args);
+    }
+    eprintln!("usage: proctor <command>");
+    ExitCode::from(2)
+}
