@@ -10,6 +10,7 @@ mod decide;
 mod digest;
 mod event;
 mod event_type;
+mod explicit_null;
 mod identifier;
 mod lease;
 mod liveness;

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::explicit_null::present;
 use super::{CoreEventType, Digest, ProcessEventType, ProcessId, ProcessProvenance, Refusal, SessionScope};
 
 /// What recovery may do with a process after its owner is gone. There is no default: the host must say.
@@ -238,7 +239,7 @@ pub struct ProcessIdentity {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// The definition that it is an instance of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub definition: Option<Value>,
 }
 
@@ -248,7 +249,7 @@ pub struct ProcessIdentity {
 pub struct RegistrationHash(String);
 
 impl RegistrationHash {
-    /// Version 1: SHA-256 over the compact JSON of the registration, with its event types sorted by name, so that the
+    /// Version 1: SHA-256 over the canonical JSON of the registration, with its event types sorted by name, so that the
     /// order in which a host lists them does not matter.
     fn of(registration: &ProcessRegistration) -> Result<Self, Refusal> {
         let mut canonical = registration.clone();
