@@ -61,7 +61,7 @@ fn append_one(
     Ok((ReceiptEvent::Inserted(Arc::new(event)), delivery))
 }
 
-fn stored_under<'state>(
+pub(super) fn stored_under<'state>(
     state: &'state ProcessState,
     key: &ReplayKey,
 ) -> Result<Option<&'state Arc<ProcessEvent>>, Refusal> {
