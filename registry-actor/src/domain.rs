@@ -14,6 +14,7 @@ mod explicit_null;
 mod identifier;
 mod lease;
 mod liveness;
+mod nesting;
 mod outcome;
 mod provenance;
 mod receipt;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::explicit_null::present;
+use super::nesting::{MAX_LEVELS, nests_within, too_deep};
 use super::{CoreEventType, Digest, ProcessEventType, ProcessId, ProcessProvenance, Refusal, SessionScope};
 
 /// What recovery may do with a process after its owner is gone. There is no default: the host must say.
@@ -108,6 +109,13 @@ impl ProcessRegistration {
     }
 
     fn check(&self) -> Result<(), Refusal> {
+        // First of all: what follows compares, compiles and hashes the values, and each of these walks them recursively.
+        let values_nest_within = nests_within(&self.input.payload, MAX_LEVELS)
+            && self.identity.definition.as_ref().is_none_or(|definition| nests_within(definition, MAX_LEVELS))
+            && self.event_types.iter().all(|declared| declared.nests_within(MAX_LEVELS));
+        if !values_nest_within {
+            return Err(Refusal::RegistrationHasNoJson { process_id: self.id.clone(), reason: too_deep() });
+        }
         if self.input.kind.trim().is_empty() {
             return Err(Refusal::EmptyInputKind { process_id: self.id.clone() });
         }
