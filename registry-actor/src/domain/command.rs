@@ -91,8 +91,8 @@ impl Command {
             Self::Complete { output, .. } => {
                 super::decide::completion(process_id, output).replay_key.into_iter().collect()
             }
+            Self::RecordFirstStarted { .. } => super::decide::first_started_key(process_id).into_iter().collect(),
             Self::Register { .. }
-            | Self::RecordFirstStarted { .. }
             | Self::ClaimLease { .. }
             | Self::ReclaimLease { .. }
             | Self::RenewLease { .. }

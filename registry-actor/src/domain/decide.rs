@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use append::completion;
+pub(crate) use lifecycle::first_started_key;
 
 use super::{
     Command, LeaseFence, LeaseRow, ObservedProcess, OperationId, ProcessEvent, ProcessEventAppendRequest, ProcessLease,

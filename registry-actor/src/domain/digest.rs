@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 value. Serialised as lowercase hex.
@@ -21,12 +22,18 @@ impl Digest {
         Self(hasher.finalize().into())
     }
 
-    /// Hash of the compact JSON of a value. Struct fields stand in declaration order, map keys are sorted.
+    /// Hash of the canonical JSON of a value: compact, and the keys of every object sorted.
+    ///
+    /// The keys are sorted here rather than trusted to come sorted: a host whose dependencies switch on the
+    /// `preserve_order` feature of serde_json would otherwise hash by the order of insertion, and a value would not have
+    /// the hash that it had before a restart.
     ///
     /// # Errors
     /// What serde reports of a value that has no JSON form.
     pub fn of_json<T: Serialize>(value: &T) -> Result<Self, serde_json::Error> {
-        Ok(Self(Sha256::digest(serde_json::to_vec(value)?).into()))
+        let mut canonical = Vec::new();
+        write_canonical(&serde_json::to_value(value)?, &mut canonical)?;
+        Ok(Self(Sha256::digest(canonical).into()))
     }
 
     /// The thirty-two bytes.
@@ -55,6 +62,38 @@ impl Digest {
             *byte = u8::try_from(high * 16 + low).ok()?;
         }
         Some(Self(bytes))
+    }
+}
+
+fn write_canonical(value: &Value, out: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => serde_json::to_writer(out, value),
+        Value::Array(items) => {
+            out.push(b'[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                write_canonical(item, out)?;
+            }
+            out.push(b']');
+            Ok(())
+        }
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_unstable_by_key(|(name, _)| *name);
+            out.push(b'{');
+            for (index, (name, field)) in fields.into_iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                serde_json::to_writer(&mut *out, name)?;
+                out.push(b':');
+                write_canonical(field, out)?;
+            }
+            out.push(b'}');
+            Ok(())
+        }
     }
 }
 
@@ -95,6 +134,22 @@ mod tests {
     #[test]
     fn the_border_between_parts_counts() {
         assert_ne!(Digest::of_parts([b"ab", b"c"]), Digest::of_parts([b"a", b"bc"]));
+    }
+
+    /// The digest of a value used to follow the order in which its fields were written down, which `preserve_order`, a
+    /// feature that any other crate of a host may switch on, makes the order of insertion.
+    #[test]
+    fn the_order_of_fields_does_not_count() {
+        #[derive(Serialize)]
+        struct Backwards {
+            b: [u8; 2],
+            a: &'static str,
+        }
+        let canonical = Digest(Sha256::digest(br#"{"a":"\"x\"","b":[1,2]}"#).into());
+        let digest = Digest::of_json(&Backwards { b: [1, 2], a: "\"x\"" }).expect("has a JSON form");
+        assert_eq!(digest, canonical);
+        let sorted = serde_json::json!({"a": "\"x\"", "b": [1, 2]});
+        assert_eq!(Digest::of_json(&sorted).expect("has a JSON form"), canonical);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::nesting::nests_within;
 use super::{PayloadSchema, ProcessTerminalState, ProcessValueSelector};
 
 /// A declared event type.
@@ -32,6 +33,19 @@ impl ProcessEventType {
     #[must_use]
     pub fn requires_replay_key(&self) -> bool {
         self.semantics.terminal.is_some() || self.name == CoreEventType::CancelRequested.name()
+    }
+
+    /// Whether its schema and its selectors have at most so many levels each.
+    pub(crate) fn nests_within(&self, levels: usize) -> bool {
+        let terminal = self.semantics.terminal.as_ref().and_then(|terminal| terminal.await_output.as_ref());
+        let wake = self.semantics.wake.as_ref();
+        let dedupe = wake.and_then(|wake| match &wake.dedupe_key {
+            ProcessWakeDedupeKey::Selector(selector) => Some(selector),
+            ProcessWakeDedupeKey::EventIdentity | ProcessWakeDedupeKey::Const(_) => None,
+        });
+        let selectors = [terminal, wake.and_then(|wake| wake.when.as_ref()), wake.map(|wake| &wake.input), dedupe];
+        nests_within(self.payload_schema.as_value(), levels)
+            && selectors.into_iter().flatten().all(|selector| selector.nests_within(levels))
     }
 }
 

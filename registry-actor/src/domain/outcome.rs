@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::LeaseOwnerIdentity;
+use super::explicit_null::present;
 
 /// How a process ended, without its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -50,7 +51,7 @@ pub enum ProcessAwaitOutput {
         /// The result.
         value: Value,
         /// Passed through unread.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
         control: Option<Value>,
     },
     /// It failed.
@@ -62,10 +63,10 @@ pub enum ProcessAwaitOutput {
         /// Text for people.
         message: String,
         /// The failure as its source reported it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
         raw: Option<Value>,
         /// Passed through unread.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
         control: Option<Value>,
     },
     /// It was cancelled.
@@ -73,10 +74,10 @@ pub enum ProcessAwaitOutput {
         /// Text for people.
         message: String,
         /// The cancellation as its source reported it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
         raw: Option<Value>,
         /// Passed through unread.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
         control: Option<Value>,
     },
     /// Nobody can finish it any more.
@@ -84,7 +85,7 @@ pub enum ProcessAwaitOutput {
         /// Who said so, and why.
         evidence: Box<AbandonEvidence>,
         /// Passed through unread.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
         control: Option<Value>,
     },
 }
@@ -166,7 +167,7 @@ pub struct AbandonEvidence {
     /// When it was decided, in ms since the Unix epoch.
     pub epoch_ms: u64,
     /// What was proved about the owner and what it left behind, in the words of the writer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub detail: Option<Value>,
 }
 
@@ -181,4 +182,36 @@ pub enum AbandonWriter {
     Sweep,
     /// Recovery, on somebody's request.
     ReconciledRequest,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `Some(Null)` was written as `null` and read as absent. A failure whose raw form is null, which is what a custom
+    /// terminal type makes of a null payload, was then another outcome after a restart than before it, and its owner's
+    /// second completion with the very same outcome was refused as contradicting the first.
+    #[test]
+    fn an_outcome_with_explicit_nulls_reads_back_as_it_was_written() {
+        let evidence =
+            AbandonEvidence { writer: AbandonWriter::Sweep, owner: None, epoch_ms: 1, detail: Some(Value::Null) };
+        let null = || Some(Value::Null);
+        for output in [
+            ProcessAwaitOutput::Success { value: Value::Null, control: null() },
+            ProcessAwaitOutput::Failure {
+                class: ProcessFailureClass::Execution,
+                code: "c".into(),
+                message: "m".into(),
+                raw: null(),
+                control: null(),
+            },
+            ProcessAwaitOutput::Cancelled { message: "m".into(), raw: null(), control: null() },
+            ProcessAwaitOutput::Abandoned { evidence: Box::new(evidence), control: null() },
+            ProcessAwaitOutput::success(Value::Null),
+            ProcessAwaitOutput::cancelled("without"),
+        ] {
+            let text = serde_json::to_string(&output).expect("an outcome has a JSON form");
+            assert_eq!(serde_json::from_str::<ProcessAwaitOutput>(&text).expect("reads back"), output, "{text}");
+        }
+    }
 }

@@ -6,6 +6,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::explicit_null::present;
+use super::nesting::{MAX_LEVELS, nests_within, too_deep};
 use super::{CoreEventType, Digest, ProcessEventType, ProcessId, ProcessProvenance, Refusal, SessionScope};
 
 /// What recovery may do with a process after its owner is gone. There is no default: the host must say.
@@ -107,6 +109,13 @@ impl ProcessRegistration {
     }
 
     fn check(&self) -> Result<(), Refusal> {
+        // First of all: what follows compares, compiles and hashes the values, and each of these walks them recursively.
+        let values_nest_within = nests_within(&self.input.payload, MAX_LEVELS)
+            && self.identity.definition.as_ref().is_none_or(|definition| nests_within(definition, MAX_LEVELS))
+            && self.event_types.iter().all(|declared| declared.nests_within(MAX_LEVELS));
+        if !values_nest_within {
+            return Err(Refusal::RegistrationHasNoJson { process_id: self.id.clone(), reason: too_deep() });
+        }
         if self.input.kind.trim().is_empty() {
             return Err(Refusal::EmptyInputKind { process_id: self.id.clone() });
         }
@@ -238,7 +247,7 @@ pub struct ProcessIdentity {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
     /// The definition that it is an instance of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub definition: Option<Value>,
 }
 
@@ -248,7 +257,7 @@ pub struct ProcessIdentity {
 pub struct RegistrationHash(String);
 
 impl RegistrationHash {
-    /// Version 1: SHA-256 over the compact JSON of the registration, with its event types sorted by name, so that the
+    /// Version 1: SHA-256 over the canonical JSON of the registration, with its event types sorted by name, so that the
     /// order in which a host lists them does not matter.
     fn of(registration: &ProcessRegistration) -> Result<Self, Refusal> {
         let mut canonical = registration.clone();

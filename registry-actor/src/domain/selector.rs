@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::nesting;
+
 /// Picks or builds a value from an event payload.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -60,6 +62,17 @@ impl ProcessValueSelector {
                 Ok(Value::String(render(template, &texts)))
             }
             Self::Present(pointer) => Ok(Value::Bool(payload.pointer(pointer).is_some())),
+        }
+    }
+
+    /// Whether its JSON form has at most so many levels.
+    pub(crate) fn nests_within(&self, levels: usize) -> bool {
+        match self {
+            Self::Payload => true,
+            Self::Pointer(_) | Self::Present(_) => levels >= 1,
+            Self::Const(value) => levels >= 1 && nesting::nests_within(value, levels - 1),
+            // `{"template": {"fields": {name: …}}}`
+            Self::Template { fields, .. } => levels >= 3 && fields.values().all(|field| field.nests_within(levels - 3)),
         }
     }
 }

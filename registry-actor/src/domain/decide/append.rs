@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::super::event::deterministic_key;
+use super::super::nesting::{MAX_LEVELS, nests_within, too_deep};
 use super::super::replay::ReplayLookup;
 use super::super::semantics::materialize;
 use super::super::{
@@ -61,7 +62,7 @@ fn append_one(
     Ok((ReceiptEvent::Inserted(Arc::new(event)), delivery))
 }
 
-fn stored_under<'state>(
+pub(super) fn stored_under<'state>(
     state: &'state ProcessState,
     key: &ReplayKey,
 ) -> Result<Option<&'state Arc<ProcessEvent>>, Refusal> {
@@ -91,6 +92,9 @@ fn insertion(
         })?;
     if declared.requires_replay_key() && request.replay_key.is_none() {
         return Err(Refusal::ReplayKeyRequired { event_type: declared.name.clone() });
+    }
+    if !nests_within(&request.payload, MAX_LEVELS) {
+        return Err(Refusal::InvalidPayload { event_type: declared.name.clone(), reason: too_deep() });
     }
     declared
         .payload_schema

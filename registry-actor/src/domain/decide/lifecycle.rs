@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::super::apply::Registered;
 use super::super::event::deterministic_key;
 use super::super::{
-    CoreEventType, ProcessEvent, ProcessEventSemantics, ProcessRegistration, ProcessStarted, ProcessState,
+    CoreEventType, ProcessEvent, ProcessEventSemantics, ProcessId, ProcessRegistration, ProcessStarted, ProcessState,
     ReceiptEvent, Refusal, ReplayKey, WriteAuthority,
 };
+use super::append::stored_under;
 use super::{Decision, DecisionContext, sole_writer};
 
 pub(super) fn register(
@@ -58,9 +59,21 @@ pub(super) fn record_first_started(
     if record.first_started.is_some() {
         return Ok(Decision::default());
     }
+    // Callers choose their replay keys freely. One that an event of theirs has already cannot be this fact's too: the
+    // log would turn the batch down for good, and nobody would know why.
+    let key = first_started_key(&state.process_id);
+    if let Some(key) = &key
+        && stored_under(state, key)?.is_some()
+    {
+        return Err(Refusal::ReplayConflict { replay_key: key.clone() });
+    }
     let payload = serde_json::json!({ "owner": started.owner, "started_at_ms": started.started_at_ms });
-    let key = deterministic_key(&state.process_id, "first_started");
     Ok(inserted(internal_event(state, CoreEventType::FirstStarted, payload, key, context)))
+}
+
+/// The replay key of the first start.
+pub(crate) fn first_started_key(process_id: &ProcessId) -> Option<ReplayKey> {
+    deterministic_key(process_id, "first_started")
 }
 
 fn internal_event(
