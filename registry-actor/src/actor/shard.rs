@@ -381,7 +381,8 @@ impl Shard {
         if self.by_actor.is_empty()
             && let Some(reply) = self.shutting_down.take()
         {
-            drop(reply.send(()));
+            // A host that no longer waits does not mind.
+            let _ = reply.send(());
             myself.stop(Some("shut down".to_owned()));
         }
     }
