@@ -1,1 +1,13 @@
-//! x
+//! Waiting for the outcome or an event of a durable process, without lost wake-ups and, where the registry tells of its
+//! commits, without polling.
+//!
+//! A tick is a hint, the log is the truth: a waiter subscribes first, then reads, then waits, and whatever wakes it, it
+//! reads again.
+
+mod awaiter;
+mod backoff;
+mod hub;
+
+pub use awaiter::{AwaitError, ProcessAwaiter};
+pub use backoff::Backoff;
+pub use hub::{HubSubscription, ProcessChangeHub};
