@@ -1,1 +1,9 @@
-//! x
+//! What the tests of the registry are built from: clocks, faults and conformance suites. Hosts may use it to test their
+//! own logs and executors.
+
+pub mod example_process;
+mod fault_script;
+mod manual_clock;
+
+pub use fault_script::{Fault, FaultScript};
+pub use manual_clock::ManualClock;
