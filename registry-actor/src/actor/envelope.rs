@@ -38,6 +38,10 @@ impl Call {
         self.submitted.store(true, Ordering::Relaxed);
     }
 
+    pub(super) fn mark_not_stored(&self) {
+        self.submitted.store(false, Ordering::Relaxed);
+    }
+
     pub(super) fn was_submitted(&self) -> bool {
         self.submitted.load(Ordering::Relaxed)
     }

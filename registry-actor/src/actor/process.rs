@@ -187,12 +187,36 @@ impl ProcessOwner {
                 drop(self.arguments.shard.cast(ShardMessage::DecisionPanicked(self.process_id().clone())));
             }
             if round.writes_nothing() {
-                round.answer();
-                continue;
+                self.answer_without_writing(round).await?;
+            } else {
+                self.submit(round, myself);
             }
-            self.submit(round, myself);
         }
         Ok(())
+    }
+
+    /// A refusal, too, must not rest on what another writer has changed meanwhile.
+    async fn answer_without_writing(&mut self, round: Round) -> Result<(), LogError> {
+        let log = &self.arguments.environment.log;
+        if log.holds(self.process_id(), self.precondition()).await? || self.conflicts >= CONFLICTS_ALLOWED {
+            self.conflicts = 0;
+            round.answer();
+            return Ok(());
+        }
+        self.decide_again(round).await
+    }
+
+    /// Another writer came first, or nobody knows: the log does. Each command is decided again, or found.
+    async fn decide_again(&mut self, round: Round) -> Result<(), LogError> {
+        self.conflicts += 1;
+        for envelope in round.into_commands().rev() {
+            self.waiting.push_front(envelope);
+        }
+        self.load(OPERATION_TAIL).await
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition { head: self.head, lease_revision: self.state.lease.revision }
     }
 
     /// Answers calls that were carried out before this incarnation began.
@@ -263,7 +287,7 @@ impl ProcessOwner {
         };
         let batch = ProcessBatch {
             process_id: self.process_id().clone(),
-            expected: Precondition { head: self.head, lease_revision: self.state.lease.revision },
+            expected: self.precondition(),
             events: round.events.clone(),
             record,
             body_changed: self.state.record.is_none() || round.scratch.body_sequence > self.state.sequence,
@@ -296,15 +320,13 @@ impl ProcessOwner {
                 self.state.replays.settle();
             }
             Err(AppendError::Conflict | AppendError::Unknown { .. }) if self.conflicts < CONFLICTS_ALLOWED => {
-                // Another writer came first, or nobody knows: the log does. Each command is decided again, or found.
-                self.conflicts += 1;
-                for envelope in round.into_commands().rev() {
-                    self.waiting.push_front(envelope);
-                }
-                self.load(OPERATION_TAIL).await?;
+                self.decide_again(round).await?;
             }
             Err(error) => {
                 self.conflicts = 0;
+                if !matches!(error, AppendError::Unknown { .. }) {
+                    round.mark_not_stored();
+                }
                 round.answer_all(&self.error_for_callers(error));
             }
         }

@@ -51,6 +51,19 @@ pub trait ProcessLog: Send + Sync + fmt::Debug {
     /// [`LogError`].
     async fn load(&self, process_id: &ProcessId, operation_tail: u32) -> Result<Option<StoredProcess>, LogError>;
 
+    /// Whether a precondition holds: what a decision that writes nothing is checked against, since no batch of its own
+    /// carries the question to the writer.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    async fn holds(&self, process_id: &ProcessId, expected: Precondition) -> Result<bool, LogError> {
+        let stored = self.load(process_id, 0).await?;
+        Ok(match stored {
+            Some(stored) => expected.head == Some(stored.head) && expected.lease_revision == stored.lease.revision,
+            None => expected.head.is_none(),
+        })
+    }
+
     /// The events under these keys, in the order of the keys.
     ///
     /// # Errors

@@ -99,6 +99,14 @@ impl Round {
         }
     }
 
+    /// The log said that nothing of the round is stored, and whatever an earlier incarnation submitted was settled
+    /// before this one loaded.
+    pub(super) fn mark_not_stored(&self) {
+        for (envelope, _) in &self.decided {
+            envelope.call.mark_not_stored();
+        }
+    }
+
     /// Answers every command with what was decided.
     pub(super) fn answer(self) {
         for (envelope, result) in self.decided {
