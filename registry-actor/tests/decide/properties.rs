@@ -1,0 +1,489 @@
+//! Laws that hold after any sequence of commands, found by searching for one that breaks them.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+use proptest::prelude::*;
+use registry_actor::domain::{
+    AbandonEvidence, AbandonWriter, Command, Fence, LeaseFence, LeaseOwnerIdentity, LeaseOwnerLiveness, LeaseRelease,
+    LeaseToken, ObservedProcess, PayloadSchema, ProcessAwaitOutput, ProcessEventAppendRequest,
+    ProcessEventSemanticsSpec, ProcessEventType, ProcessFailureClass, ProcessLease, ProcessLeaseClaimOutcome,
+    ProcessRegistration, ProcessTerminalSpec, ProcessTerminalState, ProcessValueSelector, ProcessWakeDedupeKey,
+    ProcessWakeSpec, Receipt, Refusal, SessionScope, UnfencedWrites, WriteAuthority,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::world::*;
+
+/// One thing that happens. Leases are named by the order in which they were granted.
+#[derive(Debug, Clone)]
+enum Step {
+    Register(ProcessRegistration),
+    Append(Vec<ProcessEventAppendRequest>, Right),
+    Cancel(Option<String>),
+    Complete(ProcessAwaitOutput, Right, LeaseRelease),
+    Start(LeaseOwnerIdentity, Right),
+    Claim(LeaseOwnerIdentity, u64),
+    Reclaim(LeaseOwnerIdentity, usize, ObservedProcess, u64),
+    Renew(usize, u64),
+    Release(usize),
+    /// The wall clock is set, the monotonic one goes on.
+    Clocks(i64, u64),
+    Policy(UnfencedWrites),
+    Reopen,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Right {
+    Unfenced,
+    Lease(usize),
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+// Values.
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-c{}/~\\\\\"é\u{0}-]{0,6}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("[abc]|await_output|type", inner, 0..4).prop_map(|fields| json!(fields)),
+        ]
+    })
+}
+
+fn any_pointer() -> impl Strategy<Value = String> {
+    prop_oneof![Just(String::new()), "(/[abc0-]){1,3}", "[a/~01]{0,4}", Just("/await_output".to_owned())]
+}
+
+fn any_selector() -> impl Strategy<Value = ProcessValueSelector> {
+    let leaf = prop_oneof![
+        Just(ProcessValueSelector::Payload),
+        any_pointer().prop_map(ProcessValueSelector::Pointer),
+        any_json().prop_map(ProcessValueSelector::Const),
+        any_pointer().prop_map(ProcessValueSelector::Present),
+    ];
+    leaf.prop_recursive(3, 8, 3, |inner| {
+        ("[{}ab é]{0,8}", prop::collection::btree_map("[ab{]?", inner, 0..3))
+            .prop_map(|(template, fields)| ProcessValueSelector::Template { template, fields })
+    })
+}
+
+fn any_dedupe_key() -> impl Strategy<Value = ProcessWakeDedupeKey> {
+    prop_oneof![
+        Just(ProcessWakeDedupeKey::EventIdentity),
+        any_selector().prop_map(ProcessWakeDedupeKey::Selector),
+        "[ab]{0,2}".prop_map(ProcessWakeDedupeKey::Const),
+    ]
+}
+
+fn any_event_type() -> impl Strategy<Value = ProcessEventType> {
+    let schema = prop_oneof![
+        3 => Just(PayloadSchema::any()),
+        1 => Just(PayloadSchema::object(json!({"a": {"type": "integer"}}), &["a"])),
+        1 => any_json().prop_map(PayloadSchema::new),
+    ];
+    let state = prop::sample::select(ProcessTerminalState::ALL.to_vec());
+    let terminal = prop::option::of((state, prop::option::of(any_selector())))
+        .prop_map(|terminal| terminal.map(|(state, await_output)| ProcessTerminalSpec { state, await_output }));
+    let wake = prop::option::of((prop::option::of(any_selector()), any_selector(), any_dedupe_key()))
+        .prop_map(|wake| wake.map(|(when, input, dedupe_key)| ProcessWakeSpec { when, input, dedupe_key }));
+    (schema, terminal, wake).prop_map(|(payload_schema, terminal, wake)| ProcessEventType {
+        name: "any".into(),
+        payload_schema,
+        semantics: ProcessEventSemanticsSpec { terminal, wake },
+    })
+}
+
+fn any_scope() -> impl Strategy<Value = SessionScope> {
+    prop_oneof![Just(SessionScope::session("s")), Just(SessionScope::frame("s", "f")), Just(SessionScope::session("")),]
+}
+
+fn any_outcome() -> impl Strategy<Value = ProcessAwaitOutput> {
+    let few = || prop_oneof![Just(Value::Null), Just(json!(1)), any_json()];
+    prop_oneof![
+        (few(), prop::option::of(few())).prop_map(|(value, control)| ProcessAwaitOutput::Success { value, control }),
+        (prop::option::of(few()), prop::option::of(few())).prop_map(|(raw, control)| ProcessAwaitOutput::Failure {
+            class: ProcessFailureClass::External,
+            code: "c".into(),
+            message: "m".into(),
+            raw,
+            control,
+        }),
+        prop::option::of(few()).prop_map(|raw| ProcessAwaitOutput::Cancelled {
+            message: "m".into(),
+            raw,
+            control: None
+        }),
+        (prop::option::of(any_owner()), prop::option::of(few())).prop_map(|(owner, detail)| {
+            ProcessAwaitOutput::abandoned(AbandonEvidence { writer: AbandonWriter::Sweep, owner, epoch_ms: 1, detail })
+        }),
+    ]
+}
+
+fn any_owner() -> impl Strategy<Value = LeaseOwnerIdentity> {
+    let liveness = prop_oneof![
+        Just(LeaseOwnerLiveness::Opaque),
+        (1_u64..3).prop_map(|number| LeaseOwnerLiveness::StoreSession { session: session(number) }),
+        Just(LeaseOwnerLiveness::LocalProcess {
+            host_id: "h".into(),
+            boot_id: "b".into(),
+            pid: 7,
+            process_start: "100".into(),
+            pid_namespace: Some(1),
+        }),
+    ];
+    ("[ab]", "[12]", liveness).prop_map(|(owner_id, incarnation_id, liveness)| LeaseOwnerIdentity {
+        owner_id,
+        incarnation_id,
+        liveness,
+    })
+}
+
+fn any_request() -> impl Strategy<Value = ProcessEventAppendRequest> {
+    let event_type = prop_oneof![
+        4 => Just("note"),
+        4 => Just("any"),
+        1 => Just("nope"),
+        1 => Just("process.first_started"),
+        1 => Just("process.wake_acknowledged"),
+        1 => Just("process.registered"),
+        1 => Just("process.waiting"),
+        1 => Just("process.cancel_requested"),
+    ];
+    let plain = (event_type, prop_oneof![Just(json!(1)), any_json()])
+        .prop_map(|(event_type, payload)| ProcessEventAppendRequest::new(event_type, payload));
+    let ending = (prop::sample::select(vec!["process.completed", "process.failed"]), any_outcome())
+        .prop_map(|(event_type, output)| ProcessEventAppendRequest::new(event_type, output.to_event_payload()));
+    let key_text = prop_oneof![
+        6 => "k[1-4]",
+        1 => Just("process:p:first_started".to_owned()),
+        1 => Just("process:p:terminal:process.completed".to_owned()),
+    ];
+    (prop_oneof![6 => plain, 1 => ending], prop::option::of(key_text), prop::option::of(any_scope())).prop_map(
+        |(request, key_text, scope)| ProcessEventAppendRequest {
+            replay_key: key_text.map(|text| key(&text)),
+            wake_target_scope: scope,
+            ..request
+        },
+    )
+}
+
+fn any_right() -> impl Strategy<Value = Right> {
+    prop_oneof![Just(Right::Unfenced), (0_usize..6).prop_map(Right::Lease)]
+}
+
+fn any_registration() -> impl Strategy<Value = ProcessRegistration> {
+    (any_event_type(), prop::option::of(any_scope()), any_json(), prop::option::of(any_json())).prop_map(
+        |(declared, wake_target, payload, definition)| {
+            let mut registration = registration();
+            registration.event_types.push(declared);
+            registration.wake_target = wake_target;
+            registration.input.payload = payload;
+            registration.identity.definition = definition;
+            registration
+        },
+    )
+}
+
+fn any_ttl() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), 1_u64..200, Just(u64::MAX)]
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let observed = prop_oneof![
+        Just(ObservedProcess::Unknown),
+        Just(ObservedProcess::Absent),
+        Just(ObservedProcess::Started("100".into())),
+    ];
+    let release = prop::sample::select(vec![LeaseRelease::Keep, LeaseRelease::Release]);
+    prop_oneof![
+        1 => any_registration().prop_map(Step::Register),
+        8 => (prop::collection::vec(any_request(), 0..4), any_right())
+            .prop_map(|(requests, right)| Step::Append(requests, right)),
+        1 => prop::option::of("[ab]").prop_map(Step::Cancel),
+        2 => (any_outcome(), any_right(), release)
+            .prop_map(|(output, right, release)| Step::Complete(output, right, release)),
+        2 => (any_owner(), any_right()).prop_map(|(owner, right)| Step::Start(owner, right)),
+        4 => (any_owner(), any_ttl()).prop_map(|(owner, ttl_ms)| Step::Claim(owner, ttl_ms)),
+        2 => (any_owner(), 0_usize..6, observed, any_ttl())
+            .prop_map(|(owner, lease, observed, ttl_ms)| Step::Reclaim(owner, lease, observed, ttl_ms)),
+        2 => (0_usize..6, any_ttl()).prop_map(|(lease, ttl_ms)| Step::Renew(lease, ttl_ms)),
+        1 => (0_usize..6).prop_map(Step::Release),
+        3 => (-300_i64..300, 0_u64..200).prop_map(|(wall, monotonic)| Step::Clocks(wall, monotonic)),
+        1 => prop::sample::select(vec![UnfencedWrites::RefusedWhileLeased, UnfencedWrites::Allowed])
+            .prop_map(Step::Policy),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+// The search.
+
+/// A world with what a bystander remembers of it.
+struct Watched {
+    world: World,
+    /// Every lease that was granted, renewals left out.
+    leases: Vec<ProcessLease>,
+    /// The lease that holds now, told from the answers alone.
+    holder: Option<LeaseFence>,
+    ended: Option<(ProcessAwaitOutput, Option<u64>)>,
+}
+
+impl Watched {
+    fn new() -> Self {
+        Self { world: World::empty(), leases: Vec::new(), holder: None, ended: None }
+    }
+
+    fn lease(&self, number: usize) -> ProcessLease {
+        let nobodys = lease(&owner("nobody"), 9_999, 99, 1);
+        if self.leases.is_empty() {
+            nobodys
+        } else {
+            self.leases[self.leases.len() - 1 - number % self.leases.len()].clone()
+        }
+    }
+
+    fn authority(&self, right: Right) -> WriteAuthority {
+        match right {
+            Right::Unfenced => WriteAuthority::Unfenced,
+            Right::Lease(number) => WriteAuthority::Holder(self.lease(number).fence()),
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        let command = match step {
+            Step::Register(registration) => register(registration),
+            Step::Append(events, right) => Command::Append { events, authority: self.authority(right) },
+            Step::Cancel(reason) => Command::RequestCancel { reason },
+            Step::Complete(output, right, lease) => {
+                Command::Complete { output, authority: self.authority(right), lease }
+            }
+            Step::Start(owner, right) => first_started(&owner, self.authority(right)),
+            Step::Claim(owner, ttl_ms) => claim(&owner, ttl_ms),
+            Step::Reclaim(owner, number, observed, ttl_ms) => {
+                self.world.context.observed = observed;
+                reclaim(&owner, &self.lease(number), ttl_ms)
+            }
+            Step::Renew(number, ttl_ms) => renew(&self.lease(number), ttl_ms),
+            Step::Release(number) => release(&self.lease(number)),
+            Step::Clocks(wall, monotonic) => {
+                self.world.context.epoch_ms = self.world.context.epoch_ms.saturating_add_signed(wall);
+                self.world.context.monotonic_ms += monotonic;
+                return;
+            }
+            Step::Policy(policy) => {
+                self.world.context.unfenced_writes = policy;
+                return;
+            }
+            Step::Reopen => return self.world.reopen(),
+        };
+        self.carry_out(&command);
+    }
+
+    fn carry_out(&mut self, command: &Command) {
+        reads_back(command);
+        let before = self.world.clone();
+        let fenced_right = match command {
+            Command::Append { authority: WriteAuthority::Holder(fence), .. }
+            | Command::RecordFirstStarted { authority: WriteAuthority::Holder(fence), .. } => Some(fence.clone()),
+            _ => None,
+        };
+        let decided = self.world.decide(command);
+        if let Some(fence) = fenced_right
+            && before.state.record.is_some()
+        {
+            let lost = decided == Err(lease_lost());
+            let ended = before.record().status.is_terminal() && !matches!(command, Command::Append { .. });
+            assert!(ended || lost == (self.holder != Some(fence)), "only the holder writes, and it always may");
+        }
+        let decision = match decided {
+            Ok(decision) => decision,
+            Err(refusal) => {
+                reads_back(&refusal);
+                assert!(!matches!(refusal, Refusal::ReplayUnresolved { .. }), "the edge looked up every key");
+                return;
+            }
+        };
+        self.world.install(&decision);
+        self.check_records(&before);
+        self.check_leases(&before, command);
+        reads_back(&Receipt {
+            record: self.world.state.record.clone(),
+            events: decision.reply.events,
+            lease: decision.reply.lease,
+            deliveries: decision.deliveries,
+        });
+        for event in &decision.events {
+            reads_back(event.as_ref());
+        }
+        self.check_repetition(command);
+    }
+
+    fn check_records(&mut self, before: &World) {
+        let Some(record) = self.world.state.record.as_deref() else { return };
+        reads_back(record);
+        let terminals = self.world.log.iter().filter(|event| event.semantics.terminal.is_some()).count();
+        assert!(terminals <= 1, "a process ends once");
+        assert_eq!(terminals == 1, record.status.is_terminal());
+        let lateness = self.world.log.iter().map(|event| event.late);
+        assert!(lateness.is_sorted(), "what follows a late event is late");
+        if let Some(before) = before.state.record.as_deref() {
+            assert!(record.updated_at_ms >= before.updated_at_ms, "updated_at_ms never goes back");
+            assert_eq!(record.created_at_ms, before.created_at_ms);
+            assert_eq!(record.registration, before.registration);
+            assert!(before.first_started.is_none() || before.first_started == record.first_started, "set once");
+        }
+        let end = record.status.await_output().cloned().map(|output| (output, record.terminal_at_ms));
+        assert_eq!(record.terminal_at_ms.is_some(), end.is_some());
+        if self.ended.is_some() {
+            assert_eq!(self.ended, end, "the end is set once");
+        }
+        self.ended = end;
+    }
+
+    fn check_leases(&mut self, before: &World, command: &Command) {
+        let (old, new) = (before.row(), self.world.row());
+        reads_back(&new);
+        if old == new {
+            return;
+        }
+        assert_eq!(new.revision, old.revision + 1, "each lease change is one revision");
+        assert!(new.fence >= old.fence, "fences never go back");
+        match (&old.holder, &new.holder) {
+            (_, None) => self.holder = None,
+            (Some(old), Some(new)) if old.lease_token == new.lease_token => assert_eq!(old.fence(), new.fence()),
+            (displaced, Some(holder)) => {
+                assert_eq!(holder.fencing_token, old.fence.next(), "a new acquisition has a new fence");
+                assert_eq!(new.displaced.as_deref(), displaced.as_ref());
+                let fresh = self.leases.iter().all(|granted| granted.lease_token != holder.lease_token);
+                assert!(fresh, "a token is never given twice");
+                if let (Some(displaced), Command::ClaimLease { .. }) = (displaced, command) {
+                    let context = &before.context;
+                    let live = displaced.is_live(&context.session, context.epoch_ms, context.monotonic_ms);
+                    assert!(!live, "a claim never ends a lease in force");
+                }
+                self.leases.push(holder.clone());
+                self.holder = Some(holder.fence());
+            }
+        }
+    }
+
+    /// The same command at once again adds nothing, unless it appends events that are not keyed or asks for more time.
+    fn check_repetition(&mut self, command: &Command) {
+        let resent = self.world.decide_again(command);
+        match command {
+            Command::Append { events, .. } if events.iter().all(|event| event.replay_key.is_some()) => {
+                let repeated = resent.expect("keyed appends are answered again");
+                assert!(repeated.events.is_empty(), "{repeated:?}");
+                assert!(repeated.reply.events.iter().all(|event| !event.is_inserted()));
+            }
+            Command::Register { .. }
+            | Command::RequestCancel { .. }
+            | Command::Complete { .. }
+            | Command::RecordFirstStarted { .. }
+            | Command::ReleaseLease { .. } => {
+                let repeated = resent.expect("it is answered again");
+                assert!(repeated.events.is_empty() && repeated.lease.is_none(), "{repeated:?}");
+            }
+            Command::ClaimLease { owner, .. } | Command::ReclaimLease { owner, .. } => {
+                let repeated = resent.expect("it is answered again");
+                assert!(repeated.events.is_empty());
+                let outcome = repeated.reply.lease.expect("a claim is answered");
+                if let ProcessLeaseClaimOutcome::Acquired { lease, .. } = &outcome {
+                    assert!(lease.owner.same_incarnation(owner), "{outcome:?}");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What is written as JSON is what is read.
+fn reads_back<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
+    let text = serde_json::to_string(value).expect("it has a JSON form");
+    let read: T = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert_eq!(&read, value, "{text}");
+}
+
+proptest! {
+    #![proptest_config(config(1_000))]
+
+    #[test]
+    fn no_sequence_of_commands_breaks_a_law(steps in prop::collection::vec(any_step(), 0..40)) {
+        let mut watched = Watched::new();
+        watched.take(Step::Register(registration()));
+        for step in steps {
+            watched.take(step);
+        }
+    }
+
+    #[test]
+    fn nor_does_one_over_a_process_of_any_declaration(
+        registration in any_registration(),
+        steps in prop::collection::vec(any_step(), 0..30),
+    ) {
+        let mut watched = Watched::new();
+        watched.take(Step::Register(registration));
+        for step in steps {
+            watched.take(step);
+        }
+    }
+
+    #[test]
+    fn no_payload_and_no_declaration_makes_the_decision_panic(
+        declared in any_event_type(),
+        payload in any_json(),
+        scope in prop::option::of(any_scope()),
+    ) {
+        let mut world = World::empty();
+        let mut registration = registration();
+        registration.event_types.push(declared);
+        if let Ok(decision) = world.decide(&register(registration)) {
+            world.install(&decision);
+            let request = ProcessEventAppendRequest {
+                wake_target_scope: scope,
+                ..ProcessEventAppendRequest::new("any", payload).with_replay_key(key("k"))
+            };
+            if let Ok(decision) = world.decide(&append(request)) {
+                world.install(&decision);
+            }
+        }
+    }
+
+    /// No two acquisitions, whatever their order, give writers that the store cannot tell apart.
+    #[test]
+    fn tokens_and_fences_name_one_acquisition(
+        claims in prop::collection::vec((any_owner(), any_ttl(), 0_u64..300), 1..20),
+    ) {
+        let mut world = World::registered();
+        let mut fences: Vec<(LeaseToken, Fence, LeaseOwnerIdentity)> = Vec::new();
+        for (owner, ttl_ms, pause) in claims {
+            if let Some(lease) = world.run(claim(&owner, ttl_ms)).reply.lease.and_then(ProcessLeaseClaimOutcome::acquired) {
+                let named = fences.iter().find(|(token, ..)| *token == lease.lease_token).cloned();
+                match named {
+                    Some((_, fence, holder)) => {
+                        prop_assert_eq!(fence, lease.fencing_token);
+                        prop_assert!(holder.same_incarnation(&owner));
+                    }
+                    None => fences.push((lease.lease_token, lease.fencing_token, owner)),
+                }
+            }
+            world.advance(pause);
+        }
+        let distinct: BTreeSet<_> = fences.iter().map(|(_, fence, _)| *fence).collect();
+        prop_assert_eq!(distinct.len(), fences.len());
+        prop_assert!(fences.is_sorted_by_key(|(_, fence, _)| *fence));
+    }
+}
