@@ -1,0 +1,223 @@
+//! `proctor bench append`: what the registry costs over the bare log, and the log over a plain file.
+//!
+//! It measures three rows in one run, interleaved, because a figure of another run or another minute says nothing on a
+//! shared disk. It knows no threshold: what is good enough is judged by whoever reads it.
+
+mod bare_log;
+mod measure;
+mod plain_file;
+mod registry_row;
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use self::measure::{Slice, median};
+
+/// How the bench is run.
+#[derive(Debug, Clone)]
+pub struct BenchAppend {
+    /// Directory for the stores and the file; a temporary one if absent.
+    pub directory: Option<PathBuf>,
+    /// How many interleaved rounds; at least 1.
+    pub rounds: usize,
+    /// How long each slice lasts.
+    pub slice: Duration,
+    /// How the result is written.
+    pub format: BenchFormat,
+}
+
+/// How the result is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BenchFormat {
+    /// A table.
+    Table,
+    /// One JSON object a line.
+    JsonLines,
+}
+
+/// Callers on processes.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    callers: usize,
+    processes: usize,
+}
+
+const LOADS: [Load; 4] = [
+    Load { callers: 1, processes: 1 },
+    Load { callers: 64, processes: 64 },
+    Load { callers: 1_024, processes: 1_024 },
+    Load { callers: 64, processes: 1 },
+];
+
+/// One line of the result. All figures are medians over the rounds; a ratio is the median of the ratios of one round.
+#[derive(Debug, Clone, Serialize)]
+struct Row {
+    callers: usize,
+    processes: usize,
+    rounds: usize,
+    appends_per_s: f64,
+    ack_p50_us: f64,
+    ack_p99_us: f64,
+    cpu_us_per_append: f64,
+    log_appends_per_s: f64,
+    log_ack_p50_us: f64,
+    log_cpu_us_per_append: f64,
+    file_appends_per_s: f64,
+    file_sync_p50_us: f64,
+    ratio_log: f64,
+    ratio_log_min: f64,
+    ratio_log_max: f64,
+    ratio_file: f64,
+    ratio_file_min: f64,
+    ratio_file_max: f64,
+}
+
+/// Runs the bench and writes its result to standard output.
+///
+/// # Errors
+/// What the directory, the stores or the registry report.
+pub async fn append(options: BenchAppend) -> anyhow::Result<()> {
+    let temporary;
+    let directory: &Path = match &options.directory {
+        Some(directory) => {
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("cannot create directory {}", directory.display()))?;
+            directory
+        }
+        None => {
+            temporary = tempfile::tempdir().context("cannot create a temporary directory")?;
+            temporary.path()
+        }
+    };
+    let mut rows = Vec::new();
+    for load in LOADS {
+        rows.push(measure_load(load, directory, &options).await?);
+    }
+    let mut out = std::io::stdout().lock();
+    match options.format {
+        BenchFormat::JsonLines => {
+            for row in &rows {
+                writeln!(out, "{}", serde_json::to_string(row)?)?;
+            }
+        }
+        BenchFormat::Table => writeln!(out, "{}", table(&rows))?,
+    }
+    Ok(())
+}
+
+async fn measure_load(load: Load, directory: &Path, options: &BenchAppend) -> anyhow::Result<Row> {
+    let scratch = tempfile::Builder::new()
+        .prefix("proctor-bench-")
+        .tempdir_in(directory)
+        .with_context(|| format!("cannot create a directory in {}", directory.display()))?;
+    let file = plain_file::PlainFile::open(&scratch.path().join("plain"))?;
+    let log = bare_log::BareLog::open(&scratch.path().join("log.db"), load.processes).await?;
+    let registry = registry_row::RegistryRow::open(&scratch.path().join("registry.db"), load.processes).await?;
+    let warm_up = options.slice / 4;
+    file.run(load.callers, warm_up).await?;
+    log.run(load.callers, warm_up).await?;
+    registry.run(load.callers, warm_up).await?;
+    let (mut files, mut logs, mut registries) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 1..=options.rounds.max(1) {
+        progress(load, round, options.rounds);
+        // The order turns, so that no row always follows the same other one.
+        for step in 0..3 {
+            match (round + step) % 3 {
+                0 => files.push(file.run(load.callers, options.slice).await?),
+                1 => logs.push(log.run(load.callers, options.slice).await?),
+                _ => registries.push(registry.run(load.callers, options.slice).await?),
+            }
+        }
+    }
+    registry.close().await;
+    log.close().await;
+    let sync_p50_us = file.close()?;
+    Ok(row(load, &files, &logs, &registries, sync_p50_us))
+}
+
+fn row(load: Load, files: &[Slice], logs: &[Slice], registries: &[Slice], file_sync_p50_us: f64) -> Row {
+    let of = |slices: &[Slice], figure: fn(&Slice) -> f64| median(slices.iter().map(figure).collect());
+    let ratios = |baseline: &[Slice]| -> Vec<f64> {
+        registries
+            .iter()
+            .zip(baseline)
+            .map(|(registry, baseline)| registry.appends_per_s() / baseline.appends_per_s())
+            .collect()
+    };
+    let smallest = |values: &[f64]| values.iter().copied().fold(f64::INFINITY, f64::min);
+    let largest = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
+    let (to_log, to_file) = (ratios(logs), ratios(files));
+    Row {
+        callers: load.callers,
+        processes: load.processes,
+        rounds: registries.len(),
+        appends_per_s: of(registries, Slice::appends_per_s),
+        ack_p50_us: of(registries, |slice| slice.ack_us(0.50)),
+        ack_p99_us: of(registries, |slice| slice.ack_us(0.99)),
+        cpu_us_per_append: of(registries, Slice::cpu_us_per_append),
+        log_appends_per_s: of(logs, Slice::appends_per_s),
+        log_ack_p50_us: of(logs, |slice| slice.ack_us(0.50)),
+        log_cpu_us_per_append: of(logs, Slice::cpu_us_per_append),
+        file_appends_per_s: of(files, Slice::appends_per_s),
+        file_sync_p50_us,
+        ratio_log: median(to_log.clone()),
+        ratio_log_min: smallest(&to_log),
+        ratio_log_max: largest(&to_log),
+        ratio_file: median(to_file.clone()),
+        ratio_file_min: smallest(&to_file),
+        ratio_file_max: largest(&to_file),
+    }
+}
+
+fn progress(load: Load, round: usize, rounds: usize) {
+    let mut err = std::io::stderr();
+    if err.is_terminal() {
+        // A progress line that cannot be shown is no reason to stop.
+        let _ = write!(err, "\r{} callers on {} processes: round {round}/{rounds}   ", load.callers, load.processes);
+        if round == rounds {
+            let _ = writeln!(err);
+        }
+    }
+}
+
+fn table(rows: &[Row]) -> comfy_table::Table {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
+    table.set_header([
+        "callers",
+        "processes",
+        "registry/s",
+        "ack p50 µs",
+        "ack p99 µs",
+        "cpu µs",
+        "log/s",
+        "log p50 µs",
+        "log cpu µs",
+        "file/s",
+        "sync p50 µs",
+        "of log (min–max)",
+        "of file (min–max)",
+    ]);
+    for row in rows {
+        table.add_row([
+            row.callers.to_string(),
+            row.processes.to_string(),
+            format!("{:.0}", row.appends_per_s),
+            format!("{:.0}", row.ack_p50_us),
+            format!("{:.0}", row.ack_p99_us),
+            format!("{:.1}", row.cpu_us_per_append),
+            format!("{:.0}", row.log_appends_per_s),
+            format!("{:.0}", row.log_ack_p50_us),
+            format!("{:.1}", row.log_cpu_us_per_append),
+            format!("{:.0}", row.file_appends_per_s),
+            format!("{:.0}", row.file_sync_p50_us),
+            format!("{:.2} ({:.2}–{:.2})", row.ratio_log, row.ratio_log_min, row.ratio_log_max),
+            format!("{:.2} ({:.2}–{:.2})", row.ratio_file, row.ratio_file_min, row.ratio_file_max),
+        ]);
+    }
+    table
+}
