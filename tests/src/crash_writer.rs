@@ -50,7 +50,7 @@ pub async fn write_until_killed(arguments: &[String]) -> Result<(), Box<dyn std:
         return Err("expected the path of a store, and `full` or `normal`".into());
     };
     let options = if syncing == Syncing::Normal.argument() {
-        SqliteOptions::default().with_synchronous_normal_for_tests()
+        SqliteOptions::default().dangerously_unsynced_for_tests()
     } else {
         SqliteOptions::default()
     };
@@ -182,9 +182,9 @@ pub async fn check(store: &Path, acknowledged: &[Acknowledged]) -> CrashFindings
         let verification = log.verify(&id(process)).await;
         let wanted = by_process.remove(&process).unwrap_or_default();
         match verification {
-            Ok(verification) => findings.damaged.extend(
-                verification.faults.iter().map(|fault| format!("{}: {fault}", verification.process_id)),
-            ),
+            Ok(verification) => findings
+                .damaged
+                .extend(verification.faults.iter().map(|fault| format!("{}: {fault}", verification.process_id))),
             Err(registry_actor::port::LogError::Unknown { .. }) if wanted.is_empty() => continue,
             Err(registry_actor::port::LogError::Unknown { .. }) => {
                 findings.lost.extend(wanted.iter().map(|(sequence, number)| (process, *sequence, *number)));

@@ -1,9 +1,11 @@
 //! What the tests of the registry are built from: clocks, faults and conformance suites. Hosts may use it to test their
 //! own logs and executors.
 
+pub mod crash_writer;
 pub mod example_process;
 mod fault_script;
 mod manual_clock;
+pub mod power_cut;
 
 pub use fault_script::{Fault, FaultScript};
 pub use manual_clock::ManualClock;
