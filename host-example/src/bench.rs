@@ -186,7 +186,7 @@ fn progress(load: Load, round: usize, rounds: usize) {
 
 fn table(rows: &[Row]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
+    table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
     table.set_header([
         "callers",
         "processes",
