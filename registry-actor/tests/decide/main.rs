@@ -4,6 +4,7 @@
 //! States are made by folding real decisions, never by hand, and each fold is checked on the way (see `world`).
 
 mod append;
+mod apply;
 mod cancel;
 mod complete;
 mod first_start;
