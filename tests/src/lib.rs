@@ -9,3 +9,8 @@ pub mod power_cut;
 
 pub use fault_script::{Fault, FaultScript};
 pub use manual_clock::ManualClock;
+
+/// The example of the README is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

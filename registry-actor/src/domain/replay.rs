@@ -3,7 +3,7 @@
 //! Keys of a process are unbounded, memory is not: the window answers what it can, and names what the edge has to look
 //! up before [`decide`](fn@super::decide) is asked.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::{ProcessEvent, ReplayKey};
@@ -23,10 +23,10 @@ pub struct ReplayWindow {
 
 #[derive(Debug, Clone, Default)]
 struct Settled {
-    /// Whether every key of the process is known, so that an unknown one is absent.
+    /// Whether `known` holds every key of the process, so that any other is absent. Once there are too many, the log
+    /// answers for all of them and none is kept.
     complete: bool,
     known: HashSet<ReplayKey>,
-    oldest_first: VecDeque<ReplayKey>,
 }
 
 /// What the window says of a key.
@@ -75,20 +75,14 @@ impl ReplayWindow {
 
     /// Makes the batch's keys part of what is known, once it is durable, and forgets the events themselves.
     pub fn settle(&mut self) {
-        if self.recent.is_empty() {
+        let recent = std::mem::take(&mut self.recent);
+        if recent.is_empty() || !self.settled.complete {
             return;
         }
         let settled = Arc::make_mut(&mut self.settled);
-        for (key, stored) in std::mem::take(&mut self.recent) {
-            if stored.is_some() && settled.known.insert(key.clone()) {
-                settled.oldest_first.push_back(key);
-            }
-        }
-        while settled.oldest_first.len() > KEYS_KEPT {
-            if let Some(oldest) = settled.oldest_first.pop_front() {
-                settled.known.remove(&oldest);
-                settled.complete = false;
-            }
+        settled.known.extend(recent.into_iter().filter_map(|(key, stored)| stored.map(|_| key)));
+        if settled.known.len() > KEYS_KEPT {
+            *settled = Settled::default();
         }
     }
 }
