@@ -216,6 +216,41 @@ async fn six_panicking_decisions_in_a_minute_quarantine_the_process() {
     assert!(matches!(refused, Err(RegistryError::Unavailable { .. })), "got {refused:?}");
 }
 
+/// Ten failed loads within two seconds are far more than quarantine a process whose own fault they are.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_cannot_be_read_for_a_while_quarantines_nobody() {
+    let fixture = Fixture::new().await;
+    let id = fixture.registered("a").await;
+    fixture.registry.process_actor(&id).expect("it is live").kill();
+    fixture.log.fail_reads(10);
+    let receipt = fixture.registry.append_event(&id, note(1)).await.expect("the store can be read again");
+    assert_eq!(inserted_sequence(&receipt), 1);
+    assert_eq!(fixture.registry.quarantined().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_of_many_large_appends_is_cut_to_what_the_log_takes_at_once() {
+    let fixture = Fixture::new().await;
+    let id = fixture.registered("a").await;
+    fixture.log.pause();
+    let append = |events: u64| {
+        let (registry, id) = (fixture.registry.clone(), id.clone());
+        tokio::spawn(async move { registry.append_events(&id, (0..events).map(note).collect()).await })
+    };
+    let first = append(1);
+    fixture.log.queued_at_least(1).await;
+    let large: Vec<_> = (0..6).map(|_| append(400)).collect();
+    tokio::task::yield_now().await;
+    let appends_before = fixture.log.appends();
+    fixture.log.resume();
+    first.await.expect("no panic").expect("stored");
+    for append in large {
+        assert_eq!(append.await.expect("no panic").expect("stored").events.len(), 400);
+    }
+    assert_eq!(fixture.log.appends() - appends_before, 1 + 3, "2,400 events went in rounds of two commands");
+    assert_eq!(fixture.notes(&id).await.len(), 2_401);
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_actor_that_dies_between_commit_and_reply_costs_no_waiter_its_outcome() {
     let fixture = Fixture::new().await;

@@ -17,7 +17,7 @@ use super::envelope::Envelope;
 use super::environment::Environment;
 use super::gate::{Incarnation, SubmissionGate};
 use super::shard::ShardMessage;
-use crate::domain::{OperationId, ProcessId, ProcessState, Receipt, ReplayWindow, Sequence};
+use crate::domain::{Command, OperationId, ProcessId, ProcessState, Receipt, ReplayWindow, Sequence};
 use crate::port::{
     Answer, AppendError, AppendReply, AppendResult, FaultPoint, Head, LogError, Precondition, ProcessBatch, Query,
     RegistryError, StoredProcess,
@@ -28,6 +28,8 @@ use crate::port::{
 const OPERATION_TAIL: u32 = 4_096;
 /// How many commands are decided together.
 const ROUND_LIMIT: usize = 512;
+/// How many events a round brings to the log, unless one command alone brings more: as many as the log takes at once.
+const ROUND_EVENTS: usize = 1_024;
 /// How often in a row another writer may come first before callers are told.
 const CONFLICTS_ALLOWED: u32 = 64;
 
@@ -173,9 +175,8 @@ impl ProcessOwner {
 
     async fn decide_waiting(&mut self, myself: &ActorRef<ProcessMessage>) -> Result<(), LogError> {
         while self.at_the_log.is_none() && !self.waiting.is_empty() {
-            let taken = self.waiting.len().min(ROUND_LIMIT);
-            self.crowded = taken > 1;
-            let commands: VecDeque<Envelope> = self.waiting.drain(..taken).collect();
+            let commands = self.next_round();
+            self.crowded = commands.len() > 1;
             let commands = self.answer_repeated(commands).await?;
             if commands.is_empty() {
                 continue;
@@ -193,6 +194,22 @@ impl ProcessOwner {
             }
         }
         Ok(())
+    }
+
+    fn next_round(&mut self) -> VecDeque<Envelope> {
+        let (mut commands, mut events) = (VecDeque::new(), 0);
+        while let Some(envelope) = self.waiting.front() {
+            events += match &envelope.call.command {
+                Command::Append { events, .. } => events.len(),
+                _ => 1,
+            };
+            let is_full = commands.len() >= ROUND_LIMIT || events > ROUND_EVENTS;
+            if is_full && !commands.is_empty() {
+                break;
+            }
+            commands.extend(self.waiting.pop_front());
+        }
+        commands
     }
 
     /// A refusal, too, must not rest on what another writer has changed meanwhile.

@@ -17,10 +17,12 @@ use super::process::{ProcessActor, ProcessArguments, ProcessMessage};
 use super::registry::QuarantinedProcess;
 use super::restart::{RestartDecision, RestartHistory};
 use crate::domain::ProcessId;
-use crate::port::RegistryError;
+use crate::port::{LogError, RegistryError};
 
 /// How many commands may wait for one process to start again.
 const BUFFER_LIMIT: usize = 4_096;
+/// How long a process waits before it tries an unreadable store again.
+const STORE_DELAY: Duration = Duration::from_millis(250);
 
 /// A shard.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +85,8 @@ enum Exit {
     Rested,
     /// It was stopped, killed, or failed.
     Failed(String),
+    /// The store could not be read: no fault of the process.
+    StoreUnreadable(String),
 }
 
 impl Actor for ShardActor {
@@ -147,7 +151,11 @@ impl Actor for ShardActor {
                 shard.exited(actor.get_id(), exit, &myself).await;
             }
             SupervisionEvent::ActorFailed(actor, error) => {
-                shard.exited(actor.get_id(), Exit::Failed(error.to_string()), &myself).await;
+                let exit = match error.downcast_ref::<LogError>() {
+                    Some(LogError::Unreadable { .. } | LogError::Closed) => Exit::StoreUnreadable(error.to_string()),
+                    Some(_) | None => Exit::Failed(error.to_string()),
+                };
+                shard.exited(actor.get_id(), exit, &myself).await;
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
@@ -243,6 +251,7 @@ impl Shard {
         self.environment.directory.withdraw(&process_id, actor);
         match exit {
             Exit::Failed(reason) => self.failed(process_id, &reason, myself),
+            Exit::StoreUnreadable(reason) => self.delayed_by_store(process_id, &reason, myself),
             Exit::Rested => {
                 let Some(slot) = self.slots.get_mut(&process_id) else {
                     return;
@@ -291,6 +300,17 @@ impl Shard {
             (Phase::Alive(_) | Phase::Delayed, RestartDecision::Quarantine(duration)) => {
                 self.quarantine(&process_id, now.saturating_add(duration), reason);
             }
+        }
+    }
+
+    /// A store that is being reopened is the trouble of every process at once: none of them is quarantined for it.
+    fn delayed_by_store(&mut self, process_id: ProcessId, reason: &str, myself: &ActorRef<ShardMessage>) {
+        tracing::warn!(%process_id, reason, "process actor waits for the store");
+        if self.shutting_down.is_some() {
+            self.slots.remove(&process_id);
+        } else if let Some(slot) = self.slots.get_mut(&process_id) {
+            slot.phase = Phase::Delayed;
+            drop(myself.send_after(STORE_DELAY, move || ShardMessage::Due(process_id)));
         }
     }
 
