@@ -3,8 +3,11 @@
 //! - [`domain`] is the pure core: values, [`decide`](fn@domain::decide) and [`apply`](fn@domain::apply).
 //! - [`port`] holds the traits between rooms: [`ProcessRegistry`](port::ProcessRegistry),
 //!   [`ProcessLog`](port::ProcessLog), [`CommitListener`](port::CommitListener).
+//! - `log` holds the logs behind that port: in memory, and in SQLite.
 
 #[cfg(feature = "actors")]
 pub mod actor;
 pub mod domain;
+#[cfg(any(feature = "actors", feature = "sqlite"))]
+pub mod log;
 pub mod port;
