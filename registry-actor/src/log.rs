@@ -8,11 +8,17 @@
 mod codec;
 mod followers;
 mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod verification;
 
 use std::sync::Arc;
 
 pub use memory::{AppendFault, MemoryLog};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{
+    FaultVerdict, OpenError, SqliteLog, SqliteOptions, SqliteReader, StoreHolder, WriterFaults, WriterPoint,
+};
 
 use crate::domain::{ProcessEvent, ReplayKey};
 

@@ -1,0 +1,233 @@
+//! The log in one SQLite file. This host owns it: another that opens it for writing is turned away.
+//!
+//! It is put together here: the lock of the owner, the queue and the thread that writes, the threads that read. It knows
+//! what a batch is, and nothing of why it was decided.
+
+mod check;
+mod faults;
+mod group;
+mod heads;
+mod open_error;
+mod options;
+mod owner;
+mod pool;
+mod queue;
+mod read;
+mod reader;
+mod schema;
+mod writer;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+pub use self::faults::{FaultVerdict, WriterFaults, WriterPoint};
+pub use self::open_error::OpenError;
+pub use self::options::SqliteOptions;
+pub use self::owner::StoreHolder;
+pub use self::reader::SqliteReader;
+
+use self::group::GroupWriter;
+use self::owner::OwnerLock;
+use self::pool::ReaderPool;
+use self::queue::{Lane, Queue, Queued};
+use self::writer::{Writer, WriterSettings};
+use super::codec;
+use super::followers::Followers;
+use crate::domain::{Digest, ProcessEvent, ProcessId, ReplayKey, StoreSession};
+use crate::port::{
+    Answer, AppendError, AppendReply, CommitFollower, FeedPage, LogError, Position, ProcessBatch, ProcessLog,
+    ProcessVerification, Query, StoredProcess,
+};
+
+/// A log in one SQLite file.
+///
+/// Dropping it ends its writer as [`close`](ProcessLog::close) does, and waits for that on the dropping thread.
+pub struct SqliteLog {
+    session: StoreSession,
+    reader: SqliteReader,
+    queue: Arc<Queue>,
+    followers: Arc<Followers>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Becomes true, or loses its sender, when the writer has given the store back.
+    ended: watch::Receiver<bool>,
+}
+
+impl SqliteLog {
+    /// Opens a store, makes it if there is none, and begins a session in it.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, OpenError> {
+        let path = owner::canonical(path.as_ref())?;
+        let lock = OwnerLock::acquire(&path)?;
+        owner::warn_of_network(&path);
+        owner::create_private(&path)?;
+        let failed = |error| OpenError::of_sqlite(&path, &error);
+        let mut connection =
+            schema::connect_writer(&path, options.synchronous, options.writer_cache_kib).map_err(failed)?;
+        schema::prepare(&mut connection, &path)?;
+        let identity = schema::begin_session(&mut connection, &fresh_store_id(&path)?).map_err(failed)?;
+        // After the first commit all files of the store are there, and their names have to survive as well.
+        owner::sync_parent(&path)?;
+        let session = StoreSession { store_id: identity.store_id.into(), number: identity.session };
+
+        let group = GroupWriter::new(connection).map_err(failed)?;
+        let told = group.last_position();
+        let queue = Arc::new(Queue::new(options.queue));
+        let followers = Arc::new(Followers::starting_after(told));
+        let threads_failed = |error: std::io::Error| OpenError::of_io(&path, &error);
+        let pool =
+            ReaderPool::start(path.clone(), options.synchronous, options.reader_threads).map_err(threads_failed)?;
+        let reader = SqliteReader::beside(Arc::clone(&pool), Arc::clone(&session.store_id));
+        let writer = Writer {
+            settings: WriterSettings {
+                path: path.clone(),
+                synchronous: options.synchronous,
+                cache_kib: options.writer_cache_kib,
+                group: options.group,
+                checkpoint_pages: options.checkpoint_pages,
+                first_reopen_wait: options.first_reopen_wait,
+                faults: options.faults,
+            },
+            queue: Arc::clone(&queue),
+            followers: Arc::clone(&followers),
+            pool: Arc::clone(&pool),
+            group: Some(group),
+            told,
+        };
+        let (end, ended) = watch::channel(false);
+        let farewell = Farewell { queue: Arc::clone(&queue), pool, end, lock: Some(lock) };
+        let thread = thread::Builder::new()
+            .name("proctor-log-write".to_owned())
+            .spawn(move || {
+                let farewell = farewell;
+                writer.run();
+                drop(farewell);
+            })
+            .map_err(threads_failed)?;
+        Ok(Self { session, reader, queue, followers, writer: Mutex::new(Some(thread)), ended })
+    }
+
+    /// What became of the store after a failure: nothing may be concluded from it until it is whole again.
+    fn settled(&self) -> Result<(), LogError> {
+        match self.queue.broken() {
+            None => Ok(()),
+            Some(reason) => Err(LogError::Unreadable { reason }),
+        }
+    }
+
+    fn join(&self) {
+        let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A reply or a follower may hold the last reference: the writer cannot wait for itself.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != thread::current().id())
+            && thread.join().is_err()
+        {
+            tracing::error!("the writer of the store panicked");
+        }
+    }
+}
+
+/// What the writer's thread does last, also when it panics: answers, ends the readers, and gives the store back.
+struct Farewell {
+    queue: Arc<Queue>,
+    pool: Arc<ReaderPool>,
+    end: watch::Sender<bool>,
+    lock: Option<OwnerLock>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.queue.end();
+        self.pool.shut();
+        self.lock = None;
+        self.end.send_replace(true);
+    }
+}
+
+impl Drop for SqliteLog {
+    fn drop(&mut self) {
+        self.queue.close();
+        self.join();
+    }
+}
+
+impl fmt::Debug for SqliteLog {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SqliteLog").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl ProcessLog for SqliteLog {
+    fn session(&self) -> &StoreSession {
+        &self.session
+    }
+
+    fn submit(&self, batch: ProcessBatch, reply: AppendReply) {
+        let lane = if batch.urgent { Lane::Urgent } else { Lane::Plain };
+        if let Some(refusal) = self.queue.turn_away(lane) {
+            return reply.answer(Err(refusal));
+        }
+        // Here and not on the writer's thread, which is the one thing that all processes share.
+        match codec::encode(batch) {
+            Ok(batch) => self.queue.push(Queued { batch, reply }),
+            Err(malformed) => reply.answer(Err(AppendError::NotAccepted { reason: malformed.to_string() })),
+        }
+    }
+
+    /// While the store is being reopened after a failure this is an error: what is read then may not be what is stored.
+    async fn load(&self, process_id: &ProcessId, operation_tail: u32) -> Result<Option<StoredProcess>, LogError> {
+        self.settled()?;
+        self.reader.load(process_id, operation_tail).await
+    }
+
+    async fn find_replays(
+        &self,
+        process_id: &ProcessId,
+        keys: Vec<ReplayKey>,
+    ) -> Result<Vec<(ReplayKey, Option<Arc<ProcessEvent>>)>, LogError> {
+        self.settled()?;
+        self.reader.find_replays(process_id, keys).await
+    }
+
+    async fn query(&self, query: Query) -> Result<Answer, LogError> {
+        self.reader.query(query).await
+    }
+
+    async fn feed(&self, after: Position, limit: u32) -> Result<FeedPage, LogError> {
+        self.reader.feed(after, limit).await
+    }
+
+    fn follow(&self, follower: Weak<dyn CommitFollower>) -> Position {
+        self.followers.add(follower)
+    }
+
+    async fn verify(&self, process_id: &ProcessId) -> Result<ProcessVerification, LogError> {
+        self.reader.verify(process_id).await
+    }
+
+    async fn process_ids(&self, after: Option<ProcessId>, limit: u32) -> Result<Vec<ProcessId>, LogError> {
+        self.reader.process_ids(after, limit).await
+    }
+
+    async fn close(&self) {
+        self.queue.close();
+        let mut ended = self.ended.clone();
+        // An error means that the sender is gone, and with it the writer.
+        let _ = ended.wait_for(|ended| *ended).await;
+        self.join();
+    }
+}
+
+fn fresh_store_id(path: &Path) -> Result<String, OpenError> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random)
+        .map_err(|error| OpenError::Io { path: path.to_owned(), reason: format!("no randomness: {error}") })?;
+    let digest = Digest::of_parts([&random]).to_string();
+    Ok(digest.chars().take(32).collect())
+}

@@ -1,0 +1,122 @@
+//! The check of one stored process, a page at a time. What is checked is said by
+//! [`Verification`](crate::log::verification::Verification); here are the rows.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::read::{self, EventRow, ReadError};
+use crate::domain::{ProcessId, Sequence};
+use crate::log::verification::Verification;
+use crate::port::{LogError, ProcessVerification};
+
+/// How many events are checked in one transaction.
+const PAGE: i64 = 1_000;
+
+/// A check under way.
+pub(super) struct Check {
+    process_id: ProcessId,
+    verification: Verification,
+    /// How far the walk came, whatever the rows said of themselves: it must end even where sequences are damaged.
+    walked: i64,
+    position: i64,
+}
+
+/// What a page of the check led to.
+pub(super) enum Step {
+    /// More events follow.
+    Unfinished(Check),
+    /// This is what was found.
+    Finished(ProcessVerification),
+}
+
+impl Check {
+    pub(super) fn of(process_id: ProcessId) -> Self {
+        Self { verification: Verification::of(process_id.clone()), process_id, walked: -1, position: 0 }
+    }
+
+    /// Checks the next page. The last one is read in one transaction with head and record, so that a process may live on
+    /// while it is checked.
+    pub(super) fn step(mut self, connection: &Connection) -> Result<Step, ReadError> {
+        let snapshot = connection.unchecked_transaction()?;
+        let process_no: Option<i64> = snapshot
+            .prepare_cached("SELECT process_no FROM processes WHERE process_id = ?1")?
+            .query_row([self.process_id.as_str()], |row| row.get(0))
+            .optional()?;
+        let Some(process_no) = process_no else {
+            return Err(LogError::Unknown { process_id: self.process_id }.into());
+        };
+        if self.page(&snapshot, process_no)? == PAGE {
+            return Ok(Step::Unfinished(self));
+        }
+        self.head(&snapshot, process_no)?;
+        let record = read::record_of(&snapshot, &self.process_id, process_no);
+        match record {
+            Ok(record) => self.verification.record(Ok(&record)),
+            Err(error) => self.verification.record(Err(found(error)?)),
+        }
+        if let Err(error) = read::lease_of(&snapshot, &self.process_id, process_no) {
+            let what = found(error)?;
+            self.verification.fault(self.last_sequence(), what);
+        }
+        Ok(Step::Finished(self.verification.finish()))
+    }
+
+    fn page(&mut self, connection: &Connection, process_no: i64) -> Result<i64, ReadError> {
+        let mut select = connection.prepare_cached(
+            "SELECT sequence, type, at_ms, replay_key, operation, codec, data, chain, position
+             FROM events WHERE process_no = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3",
+        )?;
+        let mut rows = select.query(params![process_no, self.walked, PAGE])?;
+        let mut count = 0;
+        while let Some(row) = rows.next()? {
+            count += 1;
+            match EventRow::of(&self.process_id, row) {
+                Ok(event) => {
+                    self.verification.event(&event.columns, event.chain);
+                    self.walked = (self.walked + 1).max(event.columns.sequence);
+                }
+                Err(error) => {
+                    self.walked += 1;
+                    let what = found(error)?;
+                    self.verification.fault(Sequence(self.walked.cast_unsigned()), what);
+                }
+            }
+            let position: i64 = row.get(8)?;
+            if position <= self.position {
+                self.verification.fault(self.last_sequence(), "its position is not after the one before".to_owned());
+            }
+            self.position = position;
+        }
+        Ok(count)
+    }
+
+    fn head(&mut self, connection: &Connection, process_no: i64) -> Result<(), ReadError> {
+        let head = connection
+            .prepare_cached("SELECT sequence, position, chain FROM heads WHERE process_no = ?1")?
+            .query_row([process_no], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
+            })
+            .optional()?;
+        let Some((sequence, position, chain)) = head else {
+            self.verification.fault(self.last_sequence(), "its head is missing".to_owned());
+            return Ok(());
+        };
+        self.verification.head(Sequence(sequence.cast_unsigned()), &chain);
+        if position != self.position {
+            self.verification
+                .fault(self.last_sequence(), "its head has another position than its last event".to_owned());
+        }
+        Ok(())
+    }
+
+    fn last_sequence(&self) -> Sequence {
+        self.verification.sequence().unwrap_or(Sequence::REGISTRATION)
+    }
+}
+
+/// Damage is what a check is for; anything else means that it could not be made.
+fn found(error: ReadError) -> Result<String, ReadError> {
+    match error {
+        ReadError::Found(LogError::Damaged { what, .. }) => Ok(what),
+        other => Err(other),
+    }
+}

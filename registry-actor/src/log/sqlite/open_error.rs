@@ -1,0 +1,115 @@
+//! Why a store could not be opened, in words that an operator can act on.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::ErrorCode;
+
+use super::owner::StoreHolder;
+
+/// Why a store could not be opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is no such file. Only a reader minds.
+    #[error("no store at {path}", path = path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is something else.
+    #[error("{path} is not a store: {reason}", path = path.display())]
+    NotAStore {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        reason: String,
+    },
+    /// A newer version of this program wrote it.
+    #[error("{path} has schema version {found}, this version knows up to {known}", path = path.display())]
+    NewerSchema {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The newest known one.
+        known: i64,
+    },
+    /// A reader cannot migrate it; the next host that opens it will.
+    #[error("{path} has schema version {found} and has to be opened by a host once, this version reads {known}", path = path.display())]
+    OlderSchema {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The version that is read.
+        known: i64,
+    },
+    /// Another host holds it.
+    #[error("{path} is owned by {holder}", path = path.display())]
+    Owned {
+        /// The file.
+        path: PathBuf,
+        /// Who holds it.
+        holder: StoreHolder,
+    },
+    /// The file system does not permit it.
+    #[error("no permission for {path}: {reason}", path = path.display())]
+    PermissionDenied {
+        /// The file.
+        path: PathBuf,
+        /// What was refused.
+        reason: String,
+    },
+    /// There is no room for it.
+    #[error("the disk of {path} is full", path = path.display())]
+    DiskFull {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The operating system failed.
+    #[error("{path} cannot be opened: {reason}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        reason: String,
+    },
+    /// SQLite cannot use the file.
+    #[error("{path} cannot be used: {reason}", path = path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl OpenError {
+    pub(super) fn of_io(path: &Path, error: &io::Error) -> Self {
+        let path = path.to_owned();
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing { path },
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::PermissionDenied { path, reason: error.to_string() }
+            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path },
+            _ => Self::Io { path, reason: error.to_string() },
+        }
+    }
+
+    pub(super) fn of_sqlite(path: &Path, error: &rusqlite::Error) -> Self {
+        let reason = error.to_string();
+        let path = path.to_owned();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => Self::NotAStore { path, reason: "it is no SQLite file".to_owned() },
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
+                Self::PermissionDenied { path, reason }
+            }
+            Some(ErrorCode::CannotOpen) if path.metadata().is_ok() => Self::PermissionDenied { path, reason },
+            Some(ErrorCode::DiskFull) => Self::DiskFull { path },
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => Self::Io { path, reason },
+            _ => Self::Unusable { path, reason },
+        }
+    }
+}

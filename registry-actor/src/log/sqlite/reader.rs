@@ -1,0 +1,131 @@
+//! A store that is read beside the host that owns it, or after that host has gone.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::check::{Check, Step};
+use super::open_error::OpenError;
+use super::pool::ReaderPool;
+use super::schema::{self, Synchronous};
+use super::{owner, read};
+use crate::domain::{ProcessEvent, ProcessId, ReplayKey};
+use crate::port::{Answer, FeedPage, LogError, Position, ProcessVerification, Query, StoredProcess};
+
+/// Reads a store and never changes it. It takes no lock: a live owner does not notice it.
+pub struct SqliteReader {
+    pool: Arc<ReaderPool>,
+    store_id: Arc<str>,
+}
+
+impl SqliteReader {
+    /// How many threads read.
+    const THREADS: usize = 2;
+
+    /// Opens a store for reading.
+    ///
+    /// # Errors
+    /// [`OpenError`]; never [`OpenError::Owned`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        if !path.exists() {
+            return Err(OpenError::Missing { path: path.to_owned() });
+        }
+        let path = owner::canonical(path)?;
+        let failed = |error| OpenError::of_sqlite(&path, &error);
+        let connection = schema::connect_reader(&path, Synchronous::Full).map_err(failed)?;
+        schema::check_readable(&connection, &path)?;
+        let identity = schema::read_identity(&connection).map_err(failed)?.ok_or_else(|| OpenError::Unusable {
+            path: path.clone(),
+            reason: "it was never opened by a host".to_owned(),
+        })?;
+        drop(connection);
+        let pool = ReaderPool::start(path.clone(), Synchronous::Full, Self::THREADS)
+            .map_err(|error| OpenError::of_io(&path, &error))?;
+        Ok(Self { pool, store_id: identity.store_id.into() })
+    }
+
+    /// Reads beside the writer of the same host.
+    pub(super) const fn beside(pool: Arc<ReaderPool>, store_id: Arc<str>) -> Self {
+        Self { pool, store_id }
+    }
+
+    /// Identity of the store.
+    #[must_use]
+    pub fn store_id(&self) -> &Arc<str> {
+        &self.store_id
+    }
+
+    /// As [`ProcessLog::load`](crate::port::ProcessLog::load).
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn load(&self, process_id: &ProcessId, operation_tail: u32) -> Result<Option<StoredProcess>, LogError> {
+        let process_id = process_id.clone();
+        self.pool.read(move |connection| read::load(connection, &process_id, operation_tail)).await
+    }
+
+    /// As [`ProcessLog::find_replays`](crate::port::ProcessLog::find_replays).
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn find_replays(
+        &self,
+        process_id: &ProcessId,
+        keys: Vec<ReplayKey>,
+    ) -> Result<Vec<(ReplayKey, Option<Arc<ProcessEvent>>)>, LogError> {
+        let process_id = process_id.clone();
+        self.pool.read(move |connection| read::find_replays(connection, &process_id, keys)).await
+    }
+
+    /// As [`ProcessLog::query`](crate::port::ProcessLog::query).
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn query(&self, query: Query) -> Result<Answer, LogError> {
+        self.pool.read(move |connection| read::query(connection, &query)).await
+    }
+
+    /// As [`ProcessLog::feed`](crate::port::ProcessLog::feed).
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn feed(&self, after: Position, limit: u32) -> Result<FeedPage, LogError> {
+        self.pool.read(move |connection| read::feed(connection, after, limit)).await
+    }
+
+    /// As [`ProcessLog::verify`](crate::port::ProcessLog::verify). Each page is a job of its own, so that a long check
+    /// leaves room for other reads.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn verify(&self, process_id: &ProcessId) -> Result<ProcessVerification, LogError> {
+        let mut check = Check::of(process_id.clone());
+        loop {
+            match self.pool.read(move |connection| check.step(connection)).await? {
+                Step::Unfinished(next) => check = next,
+                Step::Finished(verification) => return Ok(verification),
+            }
+        }
+    }
+
+    /// As [`ProcessLog::process_ids`](crate::port::ProcessLog::process_ids).
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn process_ids(&self, after: Option<ProcessId>, limit: u32) -> Result<Vec<ProcessId>, LogError> {
+        self.pool.read(move |connection| read::process_ids(connection, after.as_ref(), limit)).await
+    }
+}
+
+impl Drop for SqliteReader {
+    fn drop(&mut self) {
+        self.pool.shut();
+    }
+}
+
+impl fmt::Debug for SqliteReader {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SqliteReader").field("store_id", &self.store_id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,274 @@
+//! The file: its tables, its version, and the settings under which every connection works.
+//!
+//! A migration changes tables, never the bytes of events: those are read by their codec for ever.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, ffi};
+
+use super::open_error::OpenError;
+
+/// `Proc` in ASCII: marks a SQLite file as a store of this registry.
+const APPLICATION_ID: i32 = 0x5072_6f63;
+
+/// What makes version n out of version n - 1. Entries are never changed, only added.
+const MIGRATIONS: &[&str] = &[include_str!("schema_v1.sql")];
+
+/// The newest version that this code knows.
+pub(super) const KNOWN_VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// How long a statement waits for a lock that only a foreign tool can hold.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How hard a commit is driven to the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Synchronous {
+    /// Each commit is synced.
+    #[default]
+    Full,
+    /// Commits are not synced: a loss of power loses them.
+    Normal,
+}
+
+impl Synchronous {
+    const fn level(self) -> i64 {
+        match self {
+            Self::Full => 2,
+            Self::Normal => 1,
+        }
+    }
+}
+
+/// Opens the connection that writes. The caller holds the owner lock.
+pub(super) fn connect_writer(
+    path: &Path,
+    synchronous: Synchronous,
+    cache_kib: u32,
+) -> Result<Connection, rusqlite::Error> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    configure(&connection, synchronous)?;
+    connection.pragma_update(None, "cache_size", -i64::from(cache_kib))?;
+    Ok(connection)
+}
+
+/// Opens a connection that can only read.
+pub(super) fn connect_reader(path: &Path, synchronous: Synchronous) -> Result<Connection, rusqlite::Error> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    configure(&connection, synchronous)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+fn configure(connection: &Connection, synchronous: Synchronous) -> Result<(), rusqlite::Error> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    // The last connection to go would checkpoint, and a failed sync would go unseen: the writer does it itself.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    // Only macOS knows the difference: there a plain fsync leaves the data in the drive.
+    connection.pragma_update(None, "fullfsync", true)?;
+    connection.pragma_update(None, "checkpoint_fullfsync", true)?;
+    connection.pragma_update(None, "synchronous", synchronous.level())?;
+    let level: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+    if level == synchronous.level() {
+        Ok(())
+    } else {
+        Err(failure(
+            ffi::SQLITE_MISUSE,
+            format!("synchronous is {level} although {} was asked for", synchronous.level()),
+        ))
+    }
+}
+
+/// What a file turned out to be.
+enum Found {
+    /// Nothing was ever written to it as a store.
+    Empty,
+    /// A store of this version.
+    Store { version: i64 },
+}
+
+fn inspect(connection: &Connection, path: &Path) -> Result<Found, OpenError> {
+    let failed = |error| OpenError::of_sqlite(path, &error);
+    let application_id: i32 =
+        connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(failed)?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    if application_id == APPLICATION_ID {
+        return if version > KNOWN_VERSION {
+            Err(OpenError::NewerSchema { path: path.into(), found: version, known: KNOWN_VERSION })
+        } else {
+            Ok(Found::Store { version })
+        };
+    }
+    let objects: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    if application_id == 0 && version == 0 && objects == 0 {
+        Ok(Found::Empty)
+    } else {
+        Err(OpenError::NotAStore {
+            path: path.into(),
+            reason: format!("it is a database with application id {application_id:#x}"),
+        })
+    }
+}
+
+/// Makes a store of the newest version out of what is there: an empty file or an older store.
+pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let failed = |error| OpenError::of_sqlite(path, &error);
+    let version = match inspect(connection, path)? {
+        Found::Store { version } => version,
+        Found::Empty => {
+            // It has to be said before the first table is made.
+            connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed)?;
+            0
+        }
+    };
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(failed)?;
+    if mode != "wal" {
+        return Err(OpenError::Unusable { path: path.into(), reason: format!("its journal mode stays {mode}") });
+    }
+    migrate(connection, version, MIGRATIONS).map_err(failed)
+}
+
+/// Checks that a reader understands the file.
+pub(super) fn check_readable(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    match inspect(connection, path)? {
+        Found::Store { version: KNOWN_VERSION } => Ok(()),
+        Found::Store { version } => {
+            Err(OpenError::OlderSchema { path: path.into(), found: version, known: KNOWN_VERSION })
+        }
+        Found::Empty => Err(OpenError::NotAStore { path: path.into(), reason: "it is empty".to_owned() }),
+    }
+}
+
+/// Each step is a transaction of its own, so that a crash in between leaves a store of some whole version.
+fn migrate(connection: &mut Connection, from: i64, migrations: &[&str]) -> Result<(), rusqlite::Error> {
+    for (version, migration) in (1_i64..).zip(migrations) {
+        if version <= from {
+            continue;
+        }
+        let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        step.execute_batch(migration)?;
+        step.pragma_update(None, "application_id", APPLICATION_ID)?;
+        step.pragma_update(None, "user_version", version)?;
+        step.commit()?;
+    }
+    Ok(())
+}
+
+/// Identity of a store, and the session that a writable open begins.
+pub(super) struct Identity {
+    pub(super) store_id: String,
+    pub(super) session: u64,
+}
+
+/// Begins a session: its number is durable before anything else happens in it.
+pub(super) fn begin_session(connection: &mut Connection, fresh_store_id: &str) -> Result<Identity, rusqlite::Error> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute(
+        "INSERT INTO meta (only_row, store_id, store_epoch, session, next_position) VALUES (1, ?1, 1, 0, 1)
+         ON CONFLICT (only_row) DO NOTHING",
+        [fresh_store_id],
+    )?;
+    transaction.execute("UPDATE meta SET session = session + 1", [])?;
+    let identity = transaction.query_row("SELECT store_id, session FROM meta", [], |row| {
+        Ok(Identity { store_id: row.get(0)?, session: row.get::<_, i64>(1)?.cast_unsigned() })
+    })?;
+    transaction.commit()?;
+    Ok(identity)
+}
+
+/// Identity of a store without beginning a session.
+pub(super) fn read_identity(connection: &Connection) -> Result<Option<Identity>, rusqlite::Error> {
+    connection
+        .query_row("SELECT store_id, session FROM meta", [], |row| {
+            Ok(Identity { store_id: row.get(0)?, session: row.get::<_, i64>(1)?.cast_unsigned() })
+        })
+        .optional()
+}
+
+/// The first numbers that are free.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FreeNumbers {
+    pub(super) position: i64,
+    pub(super) process_no: i64,
+}
+
+/// Reads the free numbers. A position is never given twice, even if the events that had it are gone.
+pub(super) fn free_numbers(connection: &Connection) -> Result<FreeNumbers, rusqlite::Error> {
+    connection.query_row(
+        "SELECT max((SELECT next_position FROM meta), (SELECT ifnull(max(position), 0) + 1 FROM events)),
+                (SELECT ifnull(max(process_no), 0) + 1 FROM processes)",
+        [],
+        |row| Ok(FreeNumbers { position: row.get(0)?, process_no: row.get(1)? }),
+    )
+}
+
+/// Notes the first free position, so that the next session does not depend on the last event being there.
+pub(super) fn note_next_position(transaction: &Transaction<'_>, position: i64) -> Result<(), rusqlite::Error> {
+    transaction.execute("UPDATE meta SET next_position = max(next_position, ?1)", [position]).map(drop)
+}
+
+/// Moves the log file into the database and empties it. Fails unless every sync on the way succeeded.
+pub(super) fn checkpoint_whole(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy == 0 {
+        Ok(())
+    } else {
+        Err(failure(ffi::SQLITE_BUSY, "a reader kept the log file from being emptied".to_owned()))
+    }
+}
+
+/// Moves what no reader needs any more into the database once so many pages wait. Never waits for anybody.
+pub(super) fn checkpoint_when_due(connection: &Connection, due_pages: i64) -> Result<(), rusqlite::Error> {
+    let waiting = |sql| -> Result<i64, rusqlite::Error> {
+        connection.prepare_cached(sql)?.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?))
+    };
+    if waiting("PRAGMA wal_checkpoint(NOOP)")? >= due_pages {
+        waiting("PRAGMA wal_checkpoint(PASSIVE)")?;
+    }
+    Ok(())
+}
+
+/// A failure that SQLite itself does not report as one.
+pub(super) fn failure(code: std::ffi::c_int, reason: String) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_run_once_each_and_in_order() {
+        let mut connection = Connection::open_in_memory().expect("a database");
+        let first: &[&str] = &["CREATE TABLE one (a)"];
+        let both: &[&str] = &["CREATE TABLE one (a)", "ALTER TABLE one ADD COLUMN b; INSERT INTO one VALUES (1, 2)"];
+        migrate(&mut connection, 0, first).expect("the first version");
+        migrate(&mut connection, 1, both).expect("the second version");
+        migrate(&mut connection, 2, both).expect("nothing to do");
+        let rows: i64 = connection.query_row("SELECT count(b) FROM one", [], |row| row.get(0)).expect("a count");
+        assert_eq!(rows, 1);
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a version");
+        assert_eq!(version, 2);
+    }
+
+    #[test]
+    fn a_failed_migration_leaves_the_version_before_it() {
+        let mut connection = Connection::open_in_memory().expect("a database");
+        let broken: &[&str] = &["CREATE TABLE one (a)", "CREATE TABLE two (a); nonsense"];
+        migrate(&mut connection, 0, broken).expect_err("the second step is broken");
+        let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a version");
+        let tables: i64 =
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).expect("a count");
+        assert_eq!((version, tables), (1, 1));
+    }
+}

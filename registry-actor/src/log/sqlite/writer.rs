@@ -1,0 +1,222 @@
+//! The writer: one thread that turns what is queued into transactions, answers, and tells followers.
+//!
+//! A failed commit poisons it. A sync is never tried twice on one file description, because the system forgets that the
+//! first one failed: everything is closed, opened anew, and the log file moved into the database with successful syncs.
+//! Only then is it known what is stored, and only then is anything admitted. `told <= durable <= submitted`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::ErrorCode;
+
+use super::faults::{FaultVerdict, WriterFaults, WriterPoint};
+use super::group::{GroupOutcome, GroupWriter};
+use super::pool::ReaderPool;
+use super::queue::{GroupLimits, Queue, Queued};
+use super::read;
+use super::schema::{self, Synchronous};
+use crate::log::followers::Followers;
+use crate::port::{AppendError, AppendResult, CommittedBatch, CommittedGroup, LogError, Position};
+
+/// The longest wait between two attempts to reopen.
+const LONGEST_REOPEN_WAIT: Duration = Duration::from_secs(5);
+
+/// How many events a follower is told at once of what was stored without an answer.
+const CATCH_UP_EVENTS: u32 = 1_024;
+
+/// What the writer works with.
+pub(super) struct WriterSettings {
+    pub(super) path: PathBuf,
+    pub(super) synchronous: Synchronous,
+    pub(super) cache_kib: u32,
+    pub(super) group: GroupLimits,
+    pub(super) checkpoint_pages: i64,
+    pub(super) first_reopen_wait: Duration,
+    pub(super) faults: Arc<dyn WriterFaults>,
+}
+
+/// The writer's side of the log.
+pub(super) struct Writer {
+    pub(super) settings: WriterSettings,
+    pub(super) queue: Arc<Queue>,
+    pub(super) followers: Arc<Followers>,
+    pub(super) pool: Arc<ReaderPool>,
+    /// Absent while the store cannot be written.
+    pub(super) group: Option<GroupWriter>,
+    /// Last position that followers were told of.
+    pub(super) told: Position,
+}
+
+impl Writer {
+    /// Serves the queue until it is closed and empty, then leaves the store in one file.
+    pub(super) fn run(mut self) {
+        while self.queue.wait() {
+            let _ = self.settings.faults.reached(WriterPoint::TakeGroup);
+            let group = self.queue.take(self.settings.group);
+            if !group.is_empty() {
+                self.store(group);
+            }
+        }
+        self.queue.end();
+        // Nobody reads any more, so that the log file can be emptied.
+        self.pool.shut();
+        if let Some(group) = self.group.take()
+            && let Err(error) = leave(group)
+        {
+            tracing::warn!(%error, "the store was closed without a last checkpoint, which the next open makes up for");
+        }
+    }
+
+    fn store(&mut self, queued: Vec<Queued>) {
+        let Some(group) = self.group.as_mut() else {
+            // The queue admits nothing while the store is closed; this is the rest that it admitted before.
+            refuse(queued, "the store is closed after a failure");
+            return;
+        };
+        let batches: Vec<_> = queued.iter().map(|queued| &queued.batch).collect();
+        match group.store(&batches, &*self.settings.faults) {
+            GroupOutcome::Durable(answers) => {
+                let position = group.last_position();
+                self.answer(queued, answers, position);
+                self.checkpoint();
+            }
+            GroupOutcome::NotStored(error) => {
+                let reason = error.to_string();
+                // A full disk is a state that passes by itself. Whether anything else passes is unknown.
+                let passes = group.connection.is_autocommit()
+                    && matches!(
+                        error.sqlite_error_code(),
+                        Some(
+                            ErrorCode::DiskFull
+                                | ErrorCode::DatabaseBusy
+                                | ErrorCode::DatabaseLocked
+                                | ErrorCode::ReadOnly
+                                | ErrorCode::ConstraintViolation
+                                | ErrorCode::TooBig
+                        )
+                    );
+                if !passes {
+                    self.poison(&reason);
+                }
+                tracing::warn!(reason, batches = queued.len(), "a group of batches was not stored");
+                refuse(queued, &reason);
+                if !passes {
+                    self.reopen();
+                }
+            }
+            GroupOutcome::Unknown(reason) => {
+                // First the door, then the answers: who hears "unknown" and reloads must not read what is not settled.
+                self.poison(&reason);
+                for queued in queued {
+                    queued.reply.answer(Err(AppendError::Unknown { reason: reason.clone() }));
+                }
+                self.reopen();
+            }
+        }
+    }
+
+    fn answer(&mut self, queued: Vec<Queued>, answers: Vec<AppendResult>, position: Position) {
+        let mut committed = Vec::new();
+        for (queued, answer) in queued.into_iter().zip(answers) {
+            if answer.is_ok() && !queued.batch.events.is_empty() {
+                committed.push(queued.batch.committed);
+            }
+            queued.reply.answer(answer);
+        }
+        self.tell(committed, position);
+    }
+
+    fn tell(&mut self, batches: Vec<CommittedBatch>, position: Position) {
+        if batches.is_empty() {
+            return;
+        }
+        let previous = std::mem::replace(&mut self.told, position);
+        self.followers.tell(&CommittedGroup { previous, position, batches: batches.into() });
+    }
+
+    /// Runs after the answers, so that nobody waits for it but the next group.
+    fn checkpoint(&mut self) {
+        let Some(group) = &self.group else { return };
+        if let Err(error) = schema::checkpoint_when_due(&group.connection, self.settings.checkpoint_pages) {
+            // The group is durable in the log file; but a sync failed, and this description must not be trusted again.
+            self.poison(&error.to_string());
+            self.reopen();
+        }
+    }
+
+    fn poison(&mut self, reason: &str) {
+        tracing::error!(reason, "the store failed and is being reopened");
+        self.queue.break_off(&format!("the store is being reopened after a failure: {reason}"));
+        self.group = None;
+    }
+
+    /// Tries until the store is whole again, or the log is closed.
+    fn reopen(&mut self) {
+        let mut wait = self.settings.first_reopen_wait;
+        while self.queue.is_open() {
+            match self.try_reopen() {
+                Ok(group) => {
+                    self.group = Some(group);
+                    self.queue.mend();
+                    tracing::info!("the store is open again");
+                    return;
+                }
+                Err(reason) => tracing::error!(reason, "the store could not be reopened"),
+            }
+            self.queue.pause(wait);
+            wait = wait.saturating_mul(2).min(LONGEST_REOPEN_WAIT);
+        }
+    }
+
+    fn try_reopen(&mut self) -> Result<GroupWriter, String> {
+        if self.settings.faults.reached(WriterPoint::Reopen) == FaultVerdict::Fail {
+            return Err("a test let it fail".to_owned());
+        }
+        // Readers stand still until the log file is in the database, and begin with new connections.
+        let group = self.pool.without_connections(|| {
+            let connection =
+                schema::connect_writer(&self.settings.path, self.settings.synchronous, self.settings.cache_kib)?;
+            schema::checkpoint_whole(&connection)?;
+            GroupWriter::new(connection)
+        });
+        let group = group.map_err(|error| error.to_string())?;
+        self.catch_up(&group);
+        Ok(group)
+    }
+
+    /// Tells followers what was stored without anybody knowing. Where that cannot be read they are told nothing, and
+    /// learn from the next group that they missed something.
+    fn catch_up(&mut self, group: &GroupWriter) {
+        loop {
+            match read::feed(&group.connection, self.told, CATCH_UP_EVENTS) {
+                Ok(page) => {
+                    self.tell(page.batches, page.next);
+                    if !page.has_more {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    let error = LogError::from(error);
+                    tracing::error!(%error, "what was stored without an answer cannot be read");
+                    self.told = group.last_position();
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn leave(mut group: GroupWriter) -> Result<(), rusqlite::Error> {
+    let next = group.last_position().0.cast_signed() + 1;
+    let transaction = group.connection.transaction()?;
+    schema::note_next_position(&transaction, next)?;
+    transaction.commit()?;
+    schema::checkpoint_whole(&group.connection)
+}
+
+fn refuse(queued: Vec<Queued>, reason: &str) {
+    for queued in queued {
+        queued.reply.answer(Err(AppendError::NotAccepted { reason: reason.to_owned() }));
+    }
+}
