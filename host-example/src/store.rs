@@ -4,14 +4,13 @@
 //! knows which log it is.
 
 use std::{
-    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use registry_actor::{
     domain::{ProcessId, ProcessLease, ProcessRecord, Sequence},
-    log::MemoryLog,
+    log::{OpenError, SqliteLog, SqliteOptions, SqliteReader},
     port::{Answer, EventPage, LogError, ProcessListFilter, ProcessLog, ProcessPage, ProcessVerification, Query},
 };
 
@@ -57,20 +56,19 @@ impl OwnedStore {
     /// # Errors
     /// [`TakeError`].
     pub(crate) fn take(path: &Path) -> Result<Self, TakeError> {
-        Ok(Self { path: path.to_owned(), log: Arc::new(MemoryLog::new("memory")) })
+        match SqliteLog::open(path, SqliteOptions::default()) {
+            Ok(log) => Ok(Self { path: path.to_owned(), log: Arc::new(log) }),
+            Err(OpenError::Owned { path, holder }) => Err(TakeError::Owned { path, holder: holder.to_string() }),
+            Err(error) => Err(TakeError::Failed(failure_of(&error))),
+        }
     }
 }
 
 /// A store that is read, whoever owns it.
+#[derive(Debug)]
 pub(crate) struct StoreReader {
     path: PathBuf,
-    log: Arc<dyn ProcessLog>,
-}
-
-impl fmt::Debug for StoreReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreReader").field("path", &self.path).finish_non_exhaustive()
-    }
+    log: SqliteReader,
 }
 
 impl StoreReader {
@@ -79,10 +77,8 @@ impl StoreReader {
     /// # Errors
     /// When it is not, or is no store.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        if !path.exists() {
-            return Err(Failure::new(FailureKind::NoInput, format!("no store at {}", path.display())));
-        }
-        Ok(Self { path: path.to_owned(), log: Arc::new(MemoryLog::new("memory")) })
+        let log = SqliteReader::open(path).map_err(|error| failure_of(&error))?;
+        Ok(Self { path: path.to_owned(), log })
     }
 
     /// Where it is.
@@ -171,4 +167,18 @@ impl StoreReader {
     fn wrong_answer(&self) -> Failure {
         Failure::new(FailureKind::Software, format!("store {} answered something else than asked", self.path.display()))
     }
+}
+
+fn failure_of(error: &OpenError) -> Failure {
+    let kind = match error {
+        OpenError::Missing { .. } => FailureKind::NoInput,
+        OpenError::NotAStore { .. }
+        | OpenError::NewerSchema { .. }
+        | OpenError::OlderSchema { .. }
+        | OpenError::Unusable { .. } => FailureKind::Data,
+        OpenError::Owned { .. } => FailureKind::Temporary,
+        OpenError::PermissionDenied { .. } => FailureKind::CannotCreate,
+        _ => FailureKind::Io,
+    };
+    Failure::new(kind, format!("store: {error}"))
 }
