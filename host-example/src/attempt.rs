@@ -156,7 +156,10 @@ impl Attempt {
             Ok((command, pipes)) => {
                 self.supervise(Supervised { command, marker, identity }, pipes, journal, interrupts, audience).await
             }
-            Err(SpawnError::Command(failure)) => Ok(Course::Ending(Ending::NotExecuted(failure))),
+            Err(SpawnError::Command(failure)) => {
+                let program = self.command.argv.first().cloned().unwrap_or_default();
+                Ok(Course::Ending(Ending::NotExecuted { program, failure }))
+            }
             Err(SpawnError::Launch(error)) => Ok(Course::Ending(Ending::NoGuard { reason: error.to_string() })),
             Err(SpawnError::Guard(error)) => guard_lost(&error, &marker, &identity).await.map(Course::Ending),
         }

@@ -18,6 +18,10 @@ use crate::{
 /// The variable that turns diagnostics on, such as `PROCTOR_LOG=debug`.
 const LOG_VARIABLE: &str = "PROCTOR_LOG";
 
+/// What is logged unless the variable says otherwise. The registry's root and publisher speak of every orderly shutdown
+/// as if something had failed, which would be the last that people read of each run.
+const DEFAULT_LOG_FILTER: &str = "warn,registry_actor::actor::root=off,registry_actor::actor::publisher=off";
+
 /// Commands as durable processes: what ran, what it said and how it ended survives a crash of the host.
 #[derive(Parser, Debug)]
 #[command(name = "proctor", version, about, after_help = failure::exit_code_help())]
@@ -47,7 +51,7 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -120,12 +120,6 @@ impl Failure {
     pub(crate) fn while_doing(self, what: &str) -> Self {
         Self { message: format!("{what}: {}", self.message), ..self }
     }
-
-    /// What kind it is.
-    #[cfg(test)]
-    pub(crate) const fn kind(&self) -> FailureKind {
-        self.kind
-    }
 }
 
 impl fmt::Display for Failure {

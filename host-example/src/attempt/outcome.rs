@@ -26,7 +26,12 @@ pub(crate) enum Ending {
         end: Option<CommandEnd>,
     },
     /// The kernel would not run the command.
-    NotExecuted(SpawnFailure),
+    NotExecuted {
+        /// The program.
+        program: String,
+        /// Why.
+        failure: SpawnFailure,
+    },
     /// There was no guard to run it under.
     NoGuard {
         /// Why.
@@ -81,10 +86,10 @@ impl Ending {
                 }),
                 control: None,
             },
-            Self::NotExecuted(spawn_failure) => failure(
+            Self::NotExecuted { program, failure: spawn_failure } => failure(
                 ProcessFailureClass::InvalidRequest,
                 code_of(spawn_failure),
-                spawn_failure.to_string(),
+                format!("`{program}`: {spawn_failure}"),
                 json!({
                     "stage": spawn_failure.stage,
                     "errno": spawn_failure.errno,
@@ -110,7 +115,7 @@ impl Ending {
             Self::Command(end) => ExitStatus::from(*end).code(),
             Self::Cancelled { cause: CancelCause::Signal(signal), .. } => signal.exit_code(),
             Self::Cancelled { cause: CancelCause::EarlierRequest, .. } => InterruptSignal::Terminate.exit_code(),
-            Self::NotExecuted(failure) => ExitStatus::from(failure).code(),
+            Self::NotExecuted { failure, .. } => ExitStatus::from(failure).code(),
             Self::NoGuard { .. } => FailureKind::System.code(),
             Self::GuardLost { .. } => FailureKind::Software.code(),
         }
@@ -186,7 +191,7 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_an_invalid_request() {
         let failure = SpawnFailure { stage: SpawnStage::Program, errno: 2, message: "no such file".to_owned() };
-        let ending = Ending::NotExecuted(failure);
+        let ending = Ending::NotExecuted { program: "nosuch".to_owned(), failure };
         let (class, code, _) = parts(&ending);
         assert_eq!((class, code.as_str()), (ProcessFailureClass::InvalidRequest, "not_found"));
         assert_eq!(ending.exit_code(), 127);
