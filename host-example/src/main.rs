@@ -3,6 +3,28 @@
 //! The guard is dispatched before anything else is set up, so that it starts fast and holds nothing: neither an async
 //! runtime nor a parsed command line.
 
+mod attempt;
+mod cli;
+mod command_process;
+mod default_id;
+mod events;
+mod failure;
+mod host;
+mod interrupt;
+mod lease_keeper;
+mod list;
+mod notice;
+mod process_view;
+mod recovery;
+mod run;
+mod sheet;
+mod show;
+mod store;
+mod store_choice;
+mod store_set;
+mod time_text;
+mod verify;
+
 use std::{env, process::ExitCode};
 
 use host_example::guard;
@@ -12,6 +34,5 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|first| first == guard::GUARD_SUBCOMMAND) {
         return guard::keep_watch(args);
     }
-    eprintln!("usage: proctor <command>");
-    ExitCode::from(2)
+    cli::main()
 }

@@ -97,6 +97,11 @@ impl OutputReader {
         self.lines.recv().await
     }
 
+    /// The next line if it is there already. `None` says nothing about the end.
+    pub fn try_next_line(&mut self) -> Option<OutputLine> {
+        self.lines.try_recv().ok()
+    }
+
     /// A handle by which to tell the reader, from anywhere, that the command has ended.
     #[must_use]
     pub fn closer(&self) -> OutputCloser {

@@ -1,0 +1,199 @@
+//! How an attempt came to its end, as the outcome of a process and as an exit code.
+//!
+//! It owns both mappings. It is pure: it does not know how an end comes about, nor where an outcome goes.
+
+use registry_actor::domain::{ProcessAwaitOutput, ProcessFailureClass};
+use rustix::io::Errno;
+use serde_json::{Value, json};
+
+use host_example::{
+    exit_status::ExitStatus,
+    guard::{CommandEnd, SpawnFailure, SpawnStage},
+};
+
+use crate::{failure::FailureKind, interrupt::InterruptSignal};
+
+/// How an attempt came to its end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// The command ended by itself, or somebody else killed it.
+    Command(CommandEnd),
+    /// It was cancelled.
+    Cancelled {
+        /// On whose word.
+        cause: CancelCause,
+        /// How the command ended of it; absent when it was never started.
+        end: Option<CommandEnd>,
+    },
+    /// The kernel would not run the command.
+    NotExecuted {
+        /// The program.
+        program: String,
+        /// Why.
+        failure: SpawnFailure,
+    },
+    /// There was no guard to run it under.
+    NoGuard {
+        /// Why.
+        reason: String,
+    },
+    /// The guard was gone before its command; what it left was found and killed.
+    GuardLost {
+        /// What was noticed.
+        reason: String,
+        /// What was found and killed.
+        remains: Value,
+    },
+}
+
+/// On whose word a command was cancelled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum CancelCause {
+    /// This host was sent a signal.
+    Signal(InterruptSignal),
+    /// Somebody had asked for it before this attempt.
+    EarlierRequest,
+}
+
+impl Ending {
+    /// The outcome of the process.
+    pub(crate) fn to_await_output(&self, attempt: u32) -> ProcessAwaitOutput {
+        match self {
+            Self::Command(CommandEnd::Exited { code: 0 }) => {
+                ProcessAwaitOutput::success(json!({"exit_code": 0, "attempt": attempt}))
+            }
+            Self::Command(CommandEnd::Exited { code }) => failure(
+                ProcessFailureClass::Execution,
+                "exit_status",
+                format!("the command exited with status {code}"),
+                json!({"exit_code": code, "attempt": attempt}),
+            ),
+            Self::Command(CommandEnd::Signaled { signal }) => failure(
+                ProcessFailureClass::Execution,
+                "signal",
+                format!("the command was ended by signal {signal}"),
+                json!({"signal": signal, "attempt": attempt}),
+            ),
+            Self::Cancelled { cause, end } => ProcessAwaitOutput::Cancelled {
+                message: match cause {
+                    CancelCause::Signal(signal) => format!("cancelled by {}", signal.name()),
+                    CancelCause::EarlierRequest => "cancelled by an earlier request".to_owned(),
+                },
+                raw: Some(match end {
+                    None => json!({"attempt": attempt, "started": false}),
+                    Some(CommandEnd::Exited { code }) => json!({"attempt": attempt, "exit_code": code}),
+                    Some(CommandEnd::Signaled { signal }) => json!({"attempt": attempt, "signal": signal}),
+                }),
+                control: None,
+            },
+            Self::NotExecuted { program, failure: spawn_failure } => failure(
+                ProcessFailureClass::InvalidRequest,
+                code_of(spawn_failure),
+                format!("`{program}`: {spawn_failure}"),
+                json!({
+                    "stage": spawn_failure.stage,
+                    "errno": spawn_failure.errno,
+                    "message": spawn_failure.message,
+                    "attempt": attempt,
+                }),
+            ),
+            Self::NoGuard { reason } => {
+                failure(ProcessFailureClass::Unavailable, "no_guard", reason.clone(), json!({"attempt": attempt}))
+            }
+            Self::GuardLost { reason, remains } => failure(
+                ProcessFailureClass::Internal,
+                "guard_lost",
+                reason.clone(),
+                json!({"attempt": attempt, "remains": remains}),
+            ),
+        }
+    }
+
+    /// What the shell that called `proctor run` sees.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Command(end) => ExitStatus::from(*end).code(),
+            Self::Cancelled { cause: CancelCause::Signal(signal), .. } => signal.exit_code(),
+            Self::Cancelled { cause: CancelCause::EarlierRequest, .. } => InterruptSignal::Terminate.exit_code(),
+            Self::NotExecuted { failure, .. } => ExitStatus::from(failure).code(),
+            Self::NoGuard { .. } => FailureKind::System.code(),
+            Self::GuardLost { .. } => FailureKind::Software.code(),
+        }
+    }
+}
+
+/// The outcome in a few words, for people.
+pub(crate) fn summary(outcome: &ProcessAwaitOutput) -> String {
+    let state = outcome.terminal_state();
+    match outcome {
+        ProcessAwaitOutput::Success { .. } => state.to_string(),
+        ProcessAwaitOutput::Failure { message, .. } | ProcessAwaitOutput::Cancelled { message, .. } => {
+            format!("{state} ({message})")
+        }
+        ProcessAwaitOutput::Abandoned { evidence, .. } => match &evidence.owner {
+            Some(owner) => format!("{state} (its host {} is dead)", owner.owner_id),
+            None => state.to_string(),
+        },
+    }
+}
+
+fn code_of(failure: &SpawnFailure) -> &'static str {
+    match failure.stage {
+        SpawnStage::Directory => "directory",
+        SpawnStage::Program if failure.errno == Errno::NOENT.raw_os_error() => "not_found",
+        SpawnStage::Program => "cannot_execute",
+    }
+}
+
+fn failure(class: ProcessFailureClass, code: &str, message: String, raw: Value) -> ProcessAwaitOutput {
+    ProcessAwaitOutput::Failure { class, code: code.to_owned(), message, raw: Some(raw), control: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(ending: &Ending) -> (ProcessFailureClass, String, Value) {
+        match ending.to_await_output(2) {
+            ProcessAwaitOutput::Failure { class, code, raw: Some(raw), .. } => (class, code, raw),
+            other => panic!("{other:?} is no failure"),
+        }
+    }
+
+    #[test]
+    fn an_exit_of_zero_is_success_and_any_other_is_a_failure() {
+        let success = Ending::Command(CommandEnd::Exited { code: 0 });
+        assert_eq!(success.to_await_output(1), ProcessAwaitOutput::success(json!({"exit_code": 0, "attempt": 1})));
+        let ending = Ending::Command(CommandEnd::Exited { code: 3 });
+        let expected =
+            (ProcessFailureClass::Execution, "exit_status".to_owned(), json!({"exit_code": 3, "attempt": 2}));
+        assert_eq!(parts(&ending), expected);
+        assert_eq!(ending.exit_code(), 3);
+    }
+
+    #[test]
+    fn a_signal_is_a_failure_of_its_own() {
+        let ending = Ending::Command(CommandEnd::Signaled { signal: 9 });
+        let expected = (ProcessFailureClass::Execution, "signal".to_owned(), json!({"signal": 9, "attempt": 2}));
+        assert_eq!(parts(&ending), expected);
+        assert_eq!(ending.exit_code(), 137);
+    }
+
+    #[test]
+    fn a_cancelled_command_is_cancelled_however_it_ended() {
+        for end in [None, Some(CommandEnd::Exited { code: 0 }), Some(CommandEnd::Signaled { signal: 15 })] {
+            let ending = Ending::Cancelled { cause: CancelCause::Signal(InterruptSignal::Interrupt), end };
+            assert!(matches!(ending.to_await_output(1), ProcessAwaitOutput::Cancelled { .. }));
+            assert_eq!(ending.exit_code(), 130);
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_an_invalid_request() {
+        let failure = SpawnFailure { stage: SpawnStage::Program, errno: 2, message: "no such file".to_owned() };
+        let ending = Ending::NotExecuted { program: "nosuch".to_owned(), failure };
+        let (class, code, _) = parts(&ending);
+        assert_eq!((class, code.as_str()), (ProcessFailureClass::InvalidRequest, "not_found"));
+        assert_eq!(ending.exit_code(), 127);
+    }
+}

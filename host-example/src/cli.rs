@@ -1,0 +1,101 @@
+//! The command line proper: which verbs there are, and what a shell is told when one has ended.
+//!
+//! It owns parsing and dispatch. It does not know what a verb does.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    events, failure,
+    failure::{Failure, FailureKind},
+    list,
+    notice::say,
+    run, show, verify,
+};
+
+/// The variable that turns diagnostics on, such as `PROCTOR_LOG=debug`.
+const LOG_VARIABLE: &str = "PROCTOR_LOG";
+
+/// What is logged unless the variable says otherwise. The registry's root and publisher speak of every orderly shutdown
+/// as if something had failed, which would be the last that people read of each run.
+const DEFAULT_LOG_FILTER: &str = "warn,registry_actor::actor::root=off,registry_actor::actor::publisher=off";
+
+/// Commands as durable processes: what ran, what it said and how it ended survives a crash of the host.
+#[derive(Parser, Debug)]
+#[command(name = "proctor", version, about, after_help = failure::exit_code_help())]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Run a command as a durable process
+    #[command(after_help = failure::exit_code_help())]
+    Run(run::RunArgs),
+    /// List processes
+    List(list::ListArgs),
+    /// Show one process
+    Show(show::ShowArgs),
+    /// Show the events of one process
+    Events(events::EventsArgs),
+    /// Check that what is stored is undamaged
+    Verify(verify::VerifyArgs),
+}
+
+/// Parses the arguments, runs the verb and tells the exit code.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(Failure::new(FailureKind::System, format!("no runtime: {error}"))),
+    };
+    let ended = runtime.block_on(dispatch(cli.verb));
+    // What still blocks, such as a write to a terminal that is stopped, is nothing to wait for.
+    runtime.shutdown_background();
+    ended.unwrap_or_else(fail)
+}
+
+async fn dispatch(verb: Verb) -> Result<ExitCode, Failure> {
+    match verb {
+        Verb::Run(args) => run::run(args).await,
+        Verb::List(args) => list::run(args).await,
+        Verb::Show(args) => show::run(args).await,
+        Verb::Events(args) => events::run(args).await,
+        Verb::Verify(args) => verify::run(args).await,
+    }
+}
+
+fn fail(failure: Failure) -> ExitCode {
+    say(&failure);
+    failure.into()
+}
+
+/// Help and version are what was asked for. Anything else is one line, and its number is not clap's but that of a
+/// usage error.
+fn refuse(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A reader that has gone has read enough.
+            drop(error.print());
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => fail(Failure::new(
+            FailureKind::Usage,
+            "no verb: say `run`, `list`, `show`, `events` or `verify`, see --help",
+        )),
+        _ => {
+            let text = error.to_string();
+            let first = text.split("\n\n").next().unwrap_or(&text);
+            let first = first.strip_prefix("error: ").unwrap_or(first);
+            fail(Failure::new(FailureKind::Usage, format!("{first}; see --help")))
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! A process as the reading verbs show it.
+//!
+//! It owns the names of the JSON fields and the words for people. It does not know which verb asks.
+
+use std::path::Path;
+
+use registry_actor::domain::{ProcessLease, ProcessRecord};
+use serde_json::{Value, json};
+
+use crate::{attempt::summary, time_text};
+
+/// The process as one JSON object.
+pub(crate) fn to_json(record: &ProcessRecord, store: &Path) -> Value {
+    let registration = &record.registration;
+    json!({
+        "process_id": registration.id,
+        "status": record.status.label(),
+        "disposition": registration.disposition.label(),
+        "kind": registration.input.kind,
+        "label": registration.identity.label,
+        "created_at_ms": record.created_at_ms,
+        "updated_at_ms": record.updated_at_ms,
+        "terminal_at_ms": record.terminal_at_ms,
+        "first_started": record.first_started,
+        "input": registration.input.payload,
+        "outcome": record.status.await_output(),
+        "store": store.to_string_lossy(),
+    })
+}
+
+/// The process as named facts.
+pub(crate) fn to_facts(
+    record: &ProcessRecord,
+    lease: Option<&ProcessLease>,
+    store: &Path,
+) -> Vec<(&'static str, String)> {
+    let registration = &record.registration;
+    let mut facts = vec![
+        ("process", registration.id.to_string()),
+        ("status", record.status.await_output().map_or_else(|| record.status.label().to_owned(), summary)),
+        ("disposition", registration.disposition.to_string()),
+        ("command", label(record).to_owned()),
+        ("created", time_text::second(record.created_at_ms)),
+    ];
+    if let Some(started) = &record.first_started {
+        let (time, owner) = (time_text::second(started.started_at_ms), &started.owner.owner_id);
+        facts.push(("started", format!("{time} by {owner}")));
+    }
+    if let Some(terminal_at_ms) = record.terminal_at_ms {
+        facts.push(("ended", time_text::second(terminal_at_ms)));
+    }
+    if let Some(lease) = lease {
+        let (owner, expiry) = (&lease.owner.owner_id, time_text::second(lease.expires_at_epoch_ms));
+        facts.push(("lease", format!("{owner}, until {expiry}")));
+    }
+    if let Some(outcome) = record.status.await_output() {
+        facts.push(("outcome", json!(outcome).to_string()));
+    }
+    facts.push(("store", store.display().to_string()));
+    facts
+}
+
+/// What people call it.
+pub(crate) fn label(record: &ProcessRecord) -> &str {
+    let registration = &record.registration;
+    registration.identity.label.as_deref().unwrap_or(&registration.identity.kind)
+}

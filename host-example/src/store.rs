@@ -1,0 +1,184 @@
+//! A store as the command line meets it: owned by this host, or read beside another one's.
+//!
+//! It owns the choice of the log and the words for what can be wrong with a file. Nothing else of the command line
+//! knows which log it is.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use registry_actor::{
+    domain::{ProcessId, ProcessLease, ProcessRecord, Sequence},
+    log::{OpenError, SqliteLog, SqliteOptions, SqliteReader},
+    port::{Answer, EventPage, LogError, ProcessListFilter, ProcessLog, ProcessPage, ProcessVerification, Query},
+};
+
+use crate::failure::{Failure, FailureKind};
+
+/// A store that this host owns until it is closed.
+#[derive(Debug)]
+pub(crate) struct OwnedStore {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// What is in it.
+    pub(crate) log: Arc<dyn ProcessLog>,
+}
+
+/// Why a store was not taken.
+#[derive(Debug)]
+pub(crate) enum TakeError {
+    /// Another host lives with it.
+    Owned {
+        /// The file.
+        path: PathBuf,
+        /// The other host, as it describes itself.
+        holder: String,
+    },
+    /// Anything else.
+    Failed(Failure),
+}
+
+impl From<TakeError> for Failure {
+    fn from(error: TakeError) -> Self {
+        match error {
+            TakeError::Owned { path, holder } => {
+                Self::new(FailureKind::Temporary, format!("store {} is owned by {holder}", path.display()))
+            }
+            TakeError::Failed(failure) => failure,
+        }
+    }
+}
+
+impl OwnedStore {
+    /// Becomes the owner of the store in this file, which is created if need be.
+    ///
+    /// # Errors
+    /// [`TakeError`].
+    pub(crate) fn take(path: &Path) -> Result<Self, TakeError> {
+        match SqliteLog::open(path, SqliteOptions::default()) {
+            Ok(log) => Ok(Self { path: path.to_owned(), log: Arc::new(log) }),
+            Err(OpenError::Owned { path, holder }) => Err(TakeError::Owned { path, holder: holder.to_string() }),
+            Err(error) => Err(TakeError::Failed(failure_of(&error))),
+        }
+    }
+}
+
+/// A store that is read, whoever owns it.
+#[derive(Debug)]
+pub(crate) struct StoreReader {
+    path: PathBuf,
+    log: SqliteReader,
+}
+
+impl StoreReader {
+    /// Opens the store in this file for reading. It must be there.
+    ///
+    /// # Errors
+    /// When it is not, or is no store.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let log = SqliteReader::open(path).map_err(|error| failure_of(&error))?;
+        Ok(Self { path: path.to_owned(), log })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The record of a process, if the store knows it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn process(&self, process_id: &ProcessId) -> Result<Option<Arc<ProcessRecord>>, Failure> {
+        match self.query(Query::Process { process_id: process_id.clone() }).await? {
+            Answer::Process(record) => Ok(record),
+            _ => Err(self.wrong_answer()),
+        }
+    }
+
+    /// The lease of a process as it is stored, expired or not.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn lease(&self, process_id: &ProcessId) -> Result<Option<ProcessLease>, Failure> {
+        match self.query(Query::Lease { process_id: process_id.clone() }).await? {
+            Answer::Lease(lease) => Ok(lease.map(|lease| *lease)),
+            _ => Err(self.wrong_answer()),
+        }
+    }
+
+    /// A page of events after a cursor.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or does not know the process.
+    pub(crate) async fn events(
+        &self,
+        process_id: &ProcessId,
+        after: Sequence,
+        limit: u32,
+    ) -> Result<EventPage, Failure> {
+        match self.query(Query::Events { process_id: process_id.clone(), after, limit }).await? {
+            Answer::Events(page) => Ok(page),
+            _ => Err(self.wrong_answer()),
+        }
+    }
+
+    /// A page of records after a cursor.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn processes(
+        &self,
+        filter: ProcessListFilter,
+        after: Option<ProcessId>,
+        limit: u32,
+    ) -> Result<ProcessPage, Failure> {
+        match self.query(Query::Processes { filter, after, limit }).await? {
+            Answer::Processes(page) => Ok(page),
+            _ => Err(self.wrong_answer()),
+        }
+    }
+
+    /// A page of ids after a cursor, read without anything else.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn process_ids(&self, after: Option<ProcessId>, limit: u32) -> Result<Vec<ProcessId>, Failure> {
+        self.log.process_ids(after, limit).await.map_err(|error| self.failure(&error))
+    }
+
+    /// Checks all that is stored of a process.
+    ///
+    /// # Errors
+    /// When the check could not be made.
+    pub(crate) async fn verify(&self, process_id: &ProcessId) -> Result<ProcessVerification, Failure> {
+        self.log.verify(process_id).await.map_err(|error| self.failure(&error))
+    }
+
+    async fn query(&self, query: Query) -> Result<Answer, Failure> {
+        self.log.query(query).await.map_err(|error| self.failure(&error))
+    }
+
+    fn failure(&self, error: &LogError) -> Failure {
+        Failure::from(error.clone()).in_store(&self.path)
+    }
+
+    fn wrong_answer(&self) -> Failure {
+        Failure::new(FailureKind::Software, format!("store {} answered something else than asked", self.path.display()))
+    }
+}
+
+fn failure_of(error: &OpenError) -> Failure {
+    let kind = match error {
+        OpenError::Missing { .. } => FailureKind::NoInput,
+        OpenError::NotAStore { .. }
+        | OpenError::NewerSchema { .. }
+        | OpenError::OlderSchema { .. }
+        | OpenError::Unusable { .. } => FailureKind::Data,
+        OpenError::Owned { .. } => FailureKind::Temporary,
+        OpenError::PermissionDenied { .. } => FailureKind::CannotCreate,
+        _ => FailureKind::Io,
+    };
+    Failure::new(kind, format!("store: {error}"))
+}

@@ -1,0 +1,72 @@
+//! Which stores a reading verb reads: the one that is named, or the user's whole set.
+//!
+//! It owns the option and the search through several stores. It does not know what is read.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use registry_actor::domain::ProcessId;
+
+use crate::{
+    failure::{Failure, FailureKind},
+    store::StoreReader,
+    store_set::StoreSet,
+};
+
+/// The choice of stores.
+#[derive(Args, Debug)]
+pub(crate) struct StoreChoice {
+    /// The store to read, a live host's too; by default all of the user's stores.
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
+}
+
+impl StoreChoice {
+    /// Opens the chosen stores; of a set, all that exist.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub(crate) fn open(&self) -> Result<Vec<StoreReader>, Failure> {
+        match &self.store {
+            Some(path) => Ok(vec![StoreReader::open(path)?]),
+            None => StoreSet::of_user()?.existing()?.iter().map(|path| StoreReader::open(path)).collect(),
+        }
+    }
+
+    /// Opens the one chosen store that knows the process.
+    ///
+    /// # Errors
+    /// When none does, or several do.
+    pub(crate) async fn open_with(&self, process_id: &ProcessId) -> Result<StoreReader, Failure> {
+        let mut found: Option<StoreReader> = None;
+        for store in self.open()? {
+            if store.process(process_id).await?.is_none() {
+                continue;
+            }
+            if let Some(earlier) = &found {
+                let (one, other) = (earlier.path().display(), store.path().display());
+                let line = format!("process `{process_id}` is in {one} and in {other}: name one of them with --store");
+                return Err(Failure::new(FailureKind::Usage, line));
+            }
+            found = Some(store);
+        }
+        found.ok_or_else(|| self.unknown(process_id))
+    }
+
+    fn unknown(&self, process_id: &ProcessId) -> Failure {
+        let place = match (&self.store, StoreSet::of_user()) {
+            (Some(path), _) => path.display().to_string(),
+            (None, Ok(set)) => set.directory().display().to_string(),
+            (None, Err(_)) => "any store".to_owned(),
+        };
+        Failure::new(FailureKind::NoInput, format!("unknown process `{process_id}` in {place}"))
+    }
+}
+
+/// The id that was typed.
+///
+/// # Errors
+/// When no process can have it.
+pub(crate) fn typed_id(text: &str) -> Result<ProcessId, Failure> {
+    ProcessId::new(text).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))
+}
