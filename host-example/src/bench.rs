@@ -10,33 +10,43 @@ mod registry_row;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use self::measure::{Slice, median};
+use crate::failure::{Failure, FailureKind};
 
-/// How the bench is run.
-#[derive(Debug, Clone)]
-pub struct BenchAppend {
-    /// Directory for the stores and the file; a temporary one if absent.
-    pub directory: Option<PathBuf>,
-    /// How many interleaved rounds; at least 1.
-    pub rounds: usize,
-    /// How long each slice lasts.
-    pub slice: Duration,
-    /// How the result is written.
-    pub format: BenchFormat,
+/// Measures this machine's disk with and without the registry.
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    subject: Subject,
 }
 
-/// How the result is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BenchFormat {
-    /// A table.
-    Table,
-    /// One JSON object a line.
-    JsonLines,
+#[derive(Subcommand, Debug)]
+enum Subject {
+    /// Appends per second: registry, bare log and plain file, interleaved in one run
+    Append(AppendArgs),
+}
+
+#[derive(Args, Debug)]
+struct AppendArgs {
+    /// Directory on the disk to be measured; a temporary one by default. What is made in it is removed again.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Interleaved rounds; the figures are their medians.
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// How long each row is measured in each round, in ms.
+    #[arg(long, value_name = "MS", default_value_t = 800, value_parser = clap::value_parser!(u64).range(1..))]
+    slice_ms: u64,
+    /// One JSON object a line, for each row of the table.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Callers on processes.
@@ -76,13 +86,19 @@ struct Row {
     ratio_file_max: f64,
 }
 
-/// Runs the bench and writes its result to standard output.
+/// Runs the verb.
 ///
 /// # Errors
-/// What the directory, the stores or the registry report.
-pub async fn append(options: BenchAppend) -> anyhow::Result<()> {
+/// When the directory cannot be used, or the store or the registry fails under the load.
+pub(crate) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
+    let Subject::Append(args) = args.subject;
+    append(args).await.map_err(|error| Failure::new(FailureKind::Io, format!("{error:#}")))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn append(args: AppendArgs) -> anyhow::Result<()> {
     let temporary;
-    let directory: &Path = match &options.directory {
+    let directory: &Path = match &args.store {
         Some(directory) => {
             std::fs::create_dir_all(directory)
                 .with_context(|| format!("cannot create directory {}", directory.display()))?;
@@ -95,21 +111,20 @@ pub async fn append(options: BenchAppend) -> anyhow::Result<()> {
     };
     let mut rows = Vec::new();
     for load in LOADS {
-        rows.push(measure_load(load, directory, &options).await?);
+        rows.push(measure_load(load, directory, &args).await?);
     }
     let mut out = std::io::stdout().lock();
-    match options.format {
-        BenchFormat::JsonLines => {
-            for row in &rows {
-                writeln!(out, "{}", serde_json::to_string(row)?)?;
-            }
+    if args.json {
+        for row in &rows {
+            writeln!(out, "{}", serde_json::to_string(row)?)?;
         }
-        BenchFormat::Table => writeln!(out, "{}", table(&rows))?,
+    } else {
+        writeln!(out, "{}", table(&rows))?;
     }
     Ok(())
 }
 
-async fn measure_load(load: Load, directory: &Path, options: &BenchAppend) -> anyhow::Result<Row> {
+async fn measure_load(load: Load, directory: &Path, args: &AppendArgs) -> anyhow::Result<Row> {
     let scratch = tempfile::Builder::new()
         .prefix("proctor-bench-")
         .tempdir_in(directory)
@@ -117,19 +132,20 @@ async fn measure_load(load: Load, directory: &Path, options: &BenchAppend) -> an
     let file = plain_file::PlainFile::open(&scratch.path().join("plain"))?;
     let log = bare_log::BareLog::open(&scratch.path().join("log.db"), load.processes).await?;
     let registry = registry_row::RegistryRow::open(&scratch.path().join("registry.db"), load.processes).await?;
-    let warm_up = options.slice / 4;
+    let slice = Duration::from_millis(args.slice_ms);
+    let warm_up = slice / 4;
     file.run(load.callers, warm_up).await?;
     log.run(load.callers, warm_up).await?;
     registry.run(load.callers, warm_up).await?;
     let (mut files, mut logs, mut registries) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 1..=options.rounds.max(1) {
-        progress(load, round, options.rounds);
+    for round in 1..=usize::from(args.rounds) {
+        progress(load, round, usize::from(args.rounds));
         // The order turns, so that no row always follows the same other one.
         for step in 0..3 {
             match (round + step) % 3 {
-                0 => files.push(file.run(load.callers, options.slice).await?),
-                1 => logs.push(log.run(load.callers, options.slice).await?),
-                _ => registries.push(registry.run(load.callers, options.slice).await?),
+                0 => files.push(file.run(load.callers, slice).await?),
+                1 => logs.push(log.run(load.callers, slice).await?),
+                _ => registries.push(registry.run(load.callers, slice).await?),
             }
         }
     }

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    events, failure,
+    bench, events, failure,
     failure::{Failure, FailureKind},
     list,
     notice::say,
@@ -18,9 +18,8 @@ use crate::{
 /// The variable that turns diagnostics on, such as `PROCTOR_LOG=debug`.
 const LOG_VARIABLE: &str = "PROCTOR_LOG";
 
-/// What is logged unless the variable says otherwise. The registry's root and publisher speak of every orderly shutdown
-/// as if something had failed, which would be the last that people read of each run.
-const DEFAULT_LOG_FILTER: &str = "warn,registry_actor::actor::root=off,registry_actor::actor::publisher=off";
+/// What is logged unless the variable says otherwise.
+const DEFAULT_LOG_FILTER: &str = "warn";
 
 /// Commands as durable processes: what ran, what it said and how it ended survives a crash of the host.
 #[derive(Parser, Debug)]
@@ -43,6 +42,8 @@ enum Verb {
     Events(events::EventsArgs),
     /// Check that what is stored is undamaged
     Verify(verify::VerifyArgs),
+    /// Measure what the registry costs on this machine
+    Bench(bench::BenchArgs),
 }
 
 /// Parses the arguments, runs the verb and tells the exit code.
@@ -70,6 +71,7 @@ async fn dispatch(verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Show(args) => show::run(args).await,
         Verb::Events(args) => events::run(args).await,
         Verb::Verify(args) => verify::run(args).await,
+        Verb::Bench(args) => bench::run(args).await,
     }
 }
 
@@ -89,7 +91,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => fail(Failure::new(
             FailureKind::Usage,
-            "no verb: say `run`, `list`, `show`, `events` or `verify`, see --help",
+            "no verb: say `run`, `list`, `show`, `events`, `verify` or `bench`, see --help",
         )),
         _ => {
             let text = error.to_string();

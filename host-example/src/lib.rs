@@ -3,7 +3,6 @@
 //! It knows processes, process groups, pipes and signals. It knows nothing of the registry: who records what these
 //! modules report, and when, is decided by the command line that sits on top of them.
 
-pub mod bench;
 pub mod cancel;
 pub mod exit_status;
 pub mod guard;

@@ -4,6 +4,7 @@
 //! runtime nor a parsed command line.
 
 mod attempt;
+mod bench;
 mod cli;
 mod command_process;
 mod default_id;

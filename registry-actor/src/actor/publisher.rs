@@ -26,7 +26,7 @@ pub(super) struct PublisherActor;
 pub(super) enum PublisherMessage {
     /// A group is durable.
     Group(CommittedGroup),
-    /// End, after what is queued.
+    /// End, after what is queued: the log is closed.
     ShutDown,
 }
 
@@ -118,7 +118,8 @@ impl Actor for PublisherActor {
                 }
             }
             PublisherMessage::ShutDown => {
-                publisher.catch_up().await;
+                // The log is closed and its last groups came before this message. Whoever still waits is told that the
+                // source has ended.
                 publisher.source.close();
                 myself.stop(Some("shut down".to_owned()));
             }

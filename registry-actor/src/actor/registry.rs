@@ -1,7 +1,7 @@
 //! The handle of a registry of actors: what a host holds.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +14,7 @@ use super::environment::Environment;
 use super::options::RegistryOptions;
 use super::process::ProcessMessage;
 use super::publisher::{PublisherArguments, PublisherLine, PublisherMessage};
-use super::root::{RootActor, RootArguments, RootMessage, Seats};
+use super::root::{Door, RootActor, RootArguments, RootMessage, Seats};
 use super::shard::ShardMessage;
 use crate::domain::{Command, OperationId, ProcessId, Receipt, StoreSession};
 use crate::port::{Answer, ChangeSource, CommitFollower, ProcessLog, ProcessRegistry, Query, RegistryError};
@@ -42,7 +42,7 @@ struct Inner {
     permits: Arc<Semaphore>,
     issuer: u64,
     calls: AtomicU64,
-    closed: AtomicBool,
+    door: Arc<Door>,
 }
 
 /// Why a registry could not be started.
@@ -114,29 +114,22 @@ impl ActorRegistry {
         line.start_after(log.follow(Arc::downgrade(&follower)));
         let source = ChangeSource::default();
         let seats = Arc::new(Seats::new(options.shards));
+        let door = Arc::new(Door::default());
         let permits = Arc::new(Semaphore::new(options.commands_under_way.clamp(1, Semaphore::MAX_PERMITS)));
         let environment = Arc::new(Environment::new(Arc::clone(&log), options));
         let arguments = RootArguments {
             environment: Arc::clone(&environment),
             publisher: PublisherArguments { log, source: source.clone(), line: Arc::clone(&line) },
             seats: Arc::clone(&seats),
+            door: Arc::clone(&door),
         };
         let spawned = match supervisor {
             None => RootActor::spawn(None, RootActor, arguments).await,
             Some(supervisor) => RootActor::spawn_linked(None, RootActor, arguments, supervisor).await,
         };
         let (root, _) = spawned.map_err(|error| StartError::Spawn { reason: error.to_string() })?;
-        let inner = Inner {
-            environment,
-            root,
-            seats,
-            source,
-            _line: line,
-            permits,
-            issuer,
-            calls: AtomicU64::new(0),
-            closed: AtomicBool::new(false),
-        };
+        let inner =
+            Inner { environment, root, seats, source, _line: line, permits, issuer, calls: AtomicU64::new(0), door };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -195,11 +188,9 @@ impl ActorRegistry {
     /// `patience` bounds the wait for processes to come to rest.
     pub async fn shut_down(&self, patience: Duration) -> ShutdownReport {
         let mut report = ShutdownReport { shards_killed: 0 };
-        if self.inner.closed.swap(true, Ordering::SeqCst) {
+        if self.inner.door.close() {
             return report;
         }
-        // A root that is gone starts nothing again either.
-        drop(self.inner.root.cast(RootMessage::CloseDoor));
         let deadline = tokio::time::Instant::now() + patience;
         let mut resting = Vec::new();
         for seat in &self.inner.seats.shards {
@@ -267,7 +258,7 @@ impl ActorRegistry {
 #[async_trait]
 impl ProcessRegistry for ActorRegistry {
     async fn execute(&self, process_id: &ProcessId, command: Command) -> Result<Receipt, RegistryError> {
-        if self.inner.closed.load(Ordering::SeqCst) {
+        if self.inner.door.is_closed() {
             return Err(RegistryError::Closed);
         }
         let permit = Arc::clone(&self.inner.permits)

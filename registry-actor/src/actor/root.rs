@@ -1,6 +1,7 @@
 //! The root: supervises shards and publisher, and starts them again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::watch;
@@ -13,11 +14,24 @@ use super::shard::{ShardActor, ShardArguments, ShardMessage};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RootActor;
 
-/// What the root hears.
+/// What the root hears: nothing. Whoever shuts the registry down closes the [`Door`], because an exit would overtake a
+/// message.
 #[derive(Debug)]
-pub(super) enum RootMessage {
-    /// Start nothing again from now on.
-    CloseDoor,
+pub(super) enum RootMessage {}
+
+/// Whether the registry takes commands and starts again what ends.
+#[derive(Debug, Default)]
+pub(super) struct Door(AtomicBool);
+
+impl Door {
+    /// Closes it; answers whether it was closed before.
+    pub(super) fn close(&self) -> bool {
+        self.0.swap(true, Ordering::SeqCst)
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 /// What the root is started with.
@@ -26,6 +40,7 @@ pub(super) struct RootArguments {
     pub(super) environment: Arc<Environment>,
     pub(super) publisher: PublisherArguments,
     pub(super) seats: Arc<Seats>,
+    pub(super) door: Arc<Door>,
 }
 
 /// Where the current shards and the current publisher can be found.
@@ -44,15 +59,9 @@ impl Seats {
     }
 }
 
-/// What the root knows.
-pub(super) struct Root {
-    arguments: RootArguments,
-    door_closed: bool,
-}
-
 impl Actor for RootActor {
     type Msg = RootMessage;
-    type State = Root;
+    type State = RootArguments;
     type Arguments = RootArguments;
 
     async fn pre_start(
@@ -60,24 +69,11 @@ impl Actor for RootActor {
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        let root = Root { arguments, door_closed: false };
-        root.seat_publisher(&myself.get_cell()).await?;
-        for index in 0..root.arguments.seats.shards.len() {
-            root.seat_shard(index, &myself.get_cell()).await?;
+        arguments.seat_publisher(&myself.get_cell()).await?;
+        for index in 0..arguments.seats.shards.len() {
+            arguments.seat_shard(index, &myself.get_cell()).await?;
         }
-        Ok(root)
-    }
-
-    async fn handle(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        message: Self::Msg,
-        root: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
-        match message {
-            RootMessage::CloseDoor => root.door_closed = true,
-        }
-        Ok(())
+        Ok(arguments)
     }
 
     async fn handle_supervisor_evt(
@@ -93,7 +89,7 @@ impl Actor for RootActor {
             SupervisionEvent::ActorFailed(actor, error) => (actor.get_id(), error.to_string()),
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => return Ok(()),
         };
-        if !root.door_closed {
+        if !root.door.is_closed() {
             tracing::error!(reason, "a supervisor of the registry ended and is started again");
             root.replace(actor, &myself.get_cell()).await?;
         }
@@ -101,9 +97,9 @@ impl Actor for RootActor {
     }
 }
 
-impl Root {
+impl RootArguments {
     async fn replace(&self, ended: ActorId, supervisor: &ActorCell) -> Result<(), ActorProcessingErr> {
-        let seats = &self.arguments.seats;
+        let seats = &self.seats;
         if seats.publisher.borrow().as_ref().is_some_and(|publisher| publisher.get_id() == ended) {
             return self.seat_publisher(supervisor).await;
         }
@@ -117,16 +113,16 @@ impl Root {
     }
 
     async fn seat_publisher(&self, supervisor: &ActorCell) -> Result<(), ActorProcessingErr> {
-        let arguments = self.arguments.publisher.clone();
+        let arguments = self.publisher.clone();
         let (actor, _) = PublisherActor::spawn_linked(None, PublisherActor, arguments, supervisor.clone()).await?;
-        self.arguments.seats.publisher.send_replace(Some(actor));
+        self.seats.publisher.send_replace(Some(actor));
         Ok(())
     }
 
     async fn seat_shard(&self, index: usize, supervisor: &ActorCell) -> Result<(), ActorProcessingErr> {
-        let arguments = ShardArguments { index, environment: Arc::clone(&self.arguments.environment) };
+        let arguments = ShardArguments { index, environment: Arc::clone(&self.environment) };
         let (actor, _) = ShardActor::spawn_linked(None, ShardActor, arguments, supervisor.clone()).await?;
-        self.arguments.seats.shards[index].send_replace(Some(actor));
+        self.seats.shards[index].send_replace(Some(actor));
         Ok(())
     }
 }
