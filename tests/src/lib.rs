@@ -1,9 +1,14 @@
-//! What the tests of the registry are built from: clocks, faults and conformance suites. Hosts may use it to test their
-//! own logs and executors.
+//! What the tests of the registry are built from: clocks, faults, crashes and conformance suites. Hosts may use it to test
+//! their own logs and executors.
+//!
+//! A suite is a list of claims about a port. A backend is one line: [`log_conformance!`] for logs.
 
 pub mod crash_writer;
 pub mod example_process;
 mod fault_script;
+pub mod log_author;
+pub mod log_backend;
+pub mod log_conformance;
 mod manual_clock;
 pub mod power_cut;
 

@@ -157,10 +157,9 @@ impl MemoryLog {
         }
         // One thread at a time tells, and it tells what others committed meanwhile: followers hear in order.
         loop {
+            // A follower may submit: the lock must be free while it is told.
             let next = self.store().begin_telling();
-            let Some(group) = next else {
-                return;
-            };
+            let Some(group) = next else { return };
             self.shared.followers.tell(&group);
             self.store().end_telling();
         }
