@@ -138,7 +138,11 @@ impl From<RegistryError> for Failure {
             RegistryError::Store(error) => kind_of_log_error(error),
             _ => FailureKind::Software,
         };
-        Self::new(kind, error.to_string())
+        match &error {
+            // Which call it was helps nobody who reads one line.
+            RegistryError::OutcomeUnknown { reason, .. } => Self::new(kind, reason.clone()),
+            _ => Self::new(kind, error.to_string()),
+        }
     }
 }
 
