@@ -418,6 +418,59 @@ fn a_store_that_is_whole_verifies() {
     assert_eq!(verified[0]["faults"], serde_json::json!([]));
 }
 
+/// Changes the file of a store behind everybody's back.
+fn patch(store: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(store).expect("the store");
+    change(&mut bytes);
+    fs::write(store, bytes).expect("the store");
+}
+
+#[test]
+fn damage_is_told_with_process_and_sequence_and_has_a_code() {
+    let sandbox = Sandbox::new();
+    assert_eq!(code(&sandbox.run(&["--id", "p"], "printf 'need%s\\n' le-in-a-haystack")), 0);
+    patch(&sandbox.store(), |bytes| {
+        let needle = b"needle-in-a-haystack";
+        let place = bytes.windows(needle.len()).position(|window| window == needle).expect("it is in the file");
+        bytes[place] = b'N';
+    });
+    let store = sandbox.store();
+    let output = sandbox.output(&["verify", "--store", &store]);
+    assert_eq!(code(&output), 65, "{}", stderr(&output));
+    assert!(stdout(&output).lines().any(|line| line.contains("`p`") && line.contains("sequence 4")), "{output:?}");
+    assert_eq!(code(&sandbox.read("events", &["p"])), 65);
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_refused_and_left_alone() {
+    let sandbox = Sandbox::new();
+    assert_eq!(code(&sandbox.run(&["--id", "p"], "true")), 0);
+    let store = sandbox.store();
+    // Where a file of SQLite keeps the version of its user.
+    patch(&store, |bytes| bytes[60..64].copy_from_slice(&99_u32.to_be_bytes()));
+    let before = fs::read(&store).expect("the store");
+    assert_refused(&sandbox.run(&["--id", "q"], "true"), 65, &["99"]);
+    assert_refused(&sandbox.output(&["list", "--store", &store]), 65, &["99"]);
+    assert_eq!(fs::read(&store).expect("the store"), before);
+}
+
+#[test]
+fn an_interrupted_recovery_leaves_a_rerunnable_command_to_the_next_host() {
+    let sandbox = Sandbox::new();
+    let script = "echo attempt $PROCTOR_ATTEMPT; [ $PROCTOR_ATTEMPT = 3 ] || sleep 1000";
+    let mut first = sandbox.start(&["--id", "again", "--disposition", "rerunnable"], script);
+    assert_eq!(first.line(), "attempt 1");
+    first.kill();
+    let mut second = sandbox.start(&["--id", "next"], "echo mine; exit 6");
+    assert_eq!(second.line(), "mine");
+    until("the second attempt runs", || output_lines(&sandbox.events("again")).len() == 2);
+    second.signal(Signal::TERM);
+    second.end();
+    assert_eq!(sandbox.show("again")["status"], "running");
+    assert_eq!(code(&sandbox.run(&["--id", "last"], "exit 7")), 7);
+    assert_eq!(sandbox.show("again")["outcome"]["value"]["attempt"], 3);
+}
+
 #[test]
 fn a_started_owner_bound_command_of_a_killed_host_is_abandoned_with_evidence() {
     let sandbox = Sandbox::new();
