@@ -8,11 +8,17 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Output, Stdio},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
+use registry_actor::{
+    actor::{ActorRegistry, RegistryOptions},
+    domain::{ProcessEventType, ProcessId, ProcessInput, ProcessRegistration, RecoveryDisposition},
+    log::{SqliteLog, SqliteOptions},
+    port::ProcessRegistryExt,
+};
 use rustix::process::{Pid, Signal, getuid, kill_process, test_kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -452,6 +458,31 @@ fn a_store_of_a_newer_version_is_refused_and_left_alone() {
     assert_refused(&sandbox.run(&["--id", "q"], "true"), 65, &["99"]);
     assert_refused(&sandbox.output(&["list", "--store", &store]), 65, &["99"]);
     assert_eq!(fs::read(&store).expect("the store"), before);
+}
+
+/// Registers a command and dies, as far as the store can tell, before anything of it is begun.
+async fn register_only(store: &str, id: &str, argv: &[&str]) {
+    let log = SqliteLog::open(store, SqliteOptions::default()).expect("a store");
+    let registry = ActorRegistry::start(Arc::new(log), RegistryOptions::default()).await.expect("a registry");
+    let payload = serde_json::json!({"argv": argv, "cwd": "/", "max_output_bytes": 1000});
+    let types = ["attempt_started", "guarded", "output", "output_dropped"]
+        .map(|name| ProcessEventType::plain(format!("command.{name}")));
+    let id = ProcessId::new(id).expect("an id");
+    let input = ProcessInput::new("command", payload);
+    let registration =
+        ProcessRegistration::new(id, input, RecoveryDisposition::OwnerBound).with_extra_event_types(types);
+    registry.register_process(registration).await.expect("registered");
+    registry.shut_down(BOUND).await;
+}
+
+#[tokio::test]
+async fn an_owner_bound_command_that_was_never_begun_is_run() {
+    let sandbox = Sandbox::new();
+    register_only(&sandbox.store(), "early", &["echo", "hello"]).await;
+    let output = sandbox.run(&["--id", "next"], "exit 2");
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert_eq!(sandbox.show("early")["status"], "completed");
+    assert_eq!(output_lines(&sandbox.events("early")), [("stdout".into(), "hello".into())]);
 }
 
 #[test]
