@@ -156,7 +156,10 @@ impl MemoryLog {
             reply.answer(result);
         }
         // One thread at a time tells, and it tells what others committed meanwhile: followers hear in order.
-        while let Some(group) = self.store().begin_telling() {
+        loop {
+            // A follower may submit: the lock must be free while it is told.
+            let next = self.store().begin_telling();
+            let Some(group) = next else { return };
             self.shared.followers.tell(&group);
             self.store().end_telling();
         }
