@@ -111,6 +111,11 @@ impl Failure {
         Self::new(FailureKind::Io, format!("cannot write to stdout: {error}"))
     }
 
+    /// What kind it is.
+    pub(crate) const fn kind(&self) -> FailureKind {
+        self.kind
+    }
+
     /// The same, said of a store.
     pub(crate) fn in_store(self, path: &Path) -> Self {
         Self { message: format!("store {}: {}", path.display(), self.message), ..self }

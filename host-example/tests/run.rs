@@ -394,6 +394,9 @@ fn bad_input_is_one_line_and_a_number() {
     assert_refused(&sandbox.output(&["run", "--store", &note, "--", "true"]), 65, &["note.txt"]);
     assert_refused(&sandbox.output(&["list", "--store", &note]), 65, &["note.txt"]);
     assert_eq!(fs::read(&note).expect("the note"), before);
+    let nowhere = sandbox.path("nowhere/store.db").display().to_string();
+    assert_refused(&sandbox.output(&["run", "--store", &nowhere, "--", "true"]), 73, &["no such directory"]);
+    assert_refused(&sandbox.output(&["list", "--store", &nowhere]), 66, &["no store"]);
     assert_eq!(code(&sandbox.output(&["--help"])), 0);
 }
 
