@@ -24,7 +24,9 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use host_example::{
     cancel::{self, DEFAULT_GRACE},
-    guard::{CommandEnd, CommandSpec, Guard, GuardError, GuardedCommand, OutputPipes, Remainder, SpawnError},
+    guard::{
+        CommandEnd, CommandSpec, Guard, GuardError, GuardedCommand, OutputPipes, Remainder, SpawnError, SpawnStage,
+    },
     marker::Marker,
     orphan::{OrphanReport, OrphanSearch},
     output::{DEFAULT_HELD_OPEN, OutputBudget, OutputEnd, OutputReader, Stream},
@@ -157,8 +159,11 @@ impl Attempt {
                 self.supervise(Supervised { command, marker, identity }, pipes, journal, interrupts, audience).await
             }
             Err(SpawnError::Command(failure)) => {
-                let program = self.command.argv.first().cloned().unwrap_or_default();
-                Ok(Course::Ending(Ending::NotExecuted { program, failure }))
+                let subject = match failure.stage {
+                    SpawnStage::Program => self.command.argv.first().cloned().unwrap_or_default(),
+                    SpawnStage::Directory => self.command.cwd.clone(),
+                };
+                Ok(Course::Ending(Ending::NotExecuted { subject, failure }))
             }
             Err(SpawnError::Launch(error)) => Ok(Course::Ending(Ending::NoGuard { reason: error.to_string() })),
             Err(SpawnError::Guard(error)) => guard_lost(&error, &marker, &identity).await.map(Course::Ending),

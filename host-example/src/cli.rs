@@ -32,6 +32,12 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Verb {
     /// Run a command as a durable process
+    ///
+    /// Its stdin is empty. Each line of its output is stored and then shown. When this host dies, the command dies with it, and the next
+    /// host on the same store takes care of what was left: a rerunnable command is run again, any other that was begun
+    /// is declared abandoned, and one that never began is run. What is recovered writes to the store only, is told of in
+    /// lines on stderr, and leaves the exit code alone. Ctrl-C or SIGTERM cancels the command: it is asked to end, and
+    /// killed after ten seconds or at the second Ctrl-C.
     #[command(after_help = failure::exit_code_help())]
     Run(run::RunArgs),
     /// List processes

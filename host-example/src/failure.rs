@@ -111,6 +111,11 @@ impl Failure {
         Self::new(FailureKind::Io, format!("cannot write to stdout: {error}"))
     }
 
+    /// What kind it is.
+    pub(crate) const fn kind(&self) -> FailureKind {
+        self.kind
+    }
+
     /// The same, said of a store.
     pub(crate) fn in_store(self, path: &Path) -> Self {
         Self { message: format!("store {}: {}", path.display(), self.message), ..self }
@@ -138,7 +143,11 @@ impl From<RegistryError> for Failure {
             RegistryError::Store(error) => kind_of_log_error(error),
             _ => FailureKind::Software,
         };
-        Self::new(kind, error.to_string())
+        match &error {
+            // Which call it was helps nobody who reads one line.
+            RegistryError::OutcomeUnknown { reason, .. } => Self::new(kind, reason.clone()),
+            _ => Self::new(kind, error.to_string()),
+        }
     }
 }
 

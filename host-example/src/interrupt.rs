@@ -2,7 +2,7 @@
 //!
 //! It owns which signals express it, and that to repeat one means "at once". It does not know what is ended.
 
-use std::io;
+use std::{fs, io};
 
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -64,6 +64,9 @@ impl Interrupts {
             (SignalKind::terminate(), InterruptSignal::Terminate),
             (SignalKind::hangup(), InterruptSignal::HangUp),
         ] {
+            if kind == SignalKind::hangup() && is_hang_up_ignored() {
+                continue;
+            }
             let mut signals = signal(kind)?;
             let sender = sender.clone();
             tokio::spawn(async move {
@@ -108,5 +111,28 @@ impl Interrupts {
         if receiver.wait_for(|urgency| matches!(urgency, Urgency::AtOnce(_))).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Whether whoever started us, `nohup` for one, wants us to outlive the terminal.
+fn is_hang_up_ignored() -> bool {
+    fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores_hang_up(&status))
+}
+
+fn ignores_hang_up(status: &str) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The lowest bit stands for signal 1, which is the hang-up.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ignored_hang_up_is_read_from_the_mask() {
+        assert!(ignores_hang_up("Name:\tproctor\nSigIgn:\t0000000000001001\n"));
+        assert!(!ignores_hang_up("Name:\tproctor\nSigIgn:\t0000000000001000\n"));
+        assert!(!ignores_hang_up("Name:\tproctor\n"));
     }
 }

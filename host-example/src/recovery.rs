@@ -17,7 +17,10 @@ use registry_actor::{
     port::{ProcessListFilter, ProcessRegistryExt, ProcessStatusFilter, RegistryError},
 };
 use serde_json::json;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    sync::Semaphore,
+    task::{JoinError, JoinSet},
+};
 
 use self::{
     remains::{PastAttempts, Remains},
@@ -262,10 +265,20 @@ impl SweepRuns {
 
     /// Waits for their ends.
     pub(crate) async fn finish(mut self) {
-        while let Some(ended) = self.0.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a run of the recovery failed");
-            }
+        while let Some(ended) = self.0.try_join_next() {
+            tell_of_panic(ended);
         }
+        if !self.0.is_empty() {
+            say(format_args!("recovery: waiting for {} more to end", self.0.len()));
+        }
+        while let Some(ended) = self.0.join_next().await {
+            tell_of_panic(ended);
+        }
+    }
+}
+
+fn tell_of_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a run of the recovery failed");
     }
 }

@@ -59,6 +59,11 @@ impl OwnedStore {
         match SqliteLog::open(path, SqliteOptions::default()) {
             Ok(log) => Ok(Self { path: path.to_owned(), log: Arc::new(log) }),
             Err(OpenError::Owned { path, holder }) => Err(TakeError::Owned { path, holder: holder.to_string() }),
+            // A file that is missing would have been created: it is the directory that is not there.
+            Err(OpenError::Missing { path }) => Err(TakeError::Failed(Failure::new(
+                FailureKind::CannotCreate,
+                format!("cannot create a store at {}: there is no such directory", path.display()),
+            ))),
             Err(error) => Err(TakeError::Failed(failure_of(&error))),
         }
     }
@@ -180,5 +185,5 @@ fn failure_of(error: &OpenError) -> Failure {
         OpenError::PermissionDenied { .. } => FailureKind::CannotCreate,
         _ => FailureKind::Io,
     };
-    Failure::new(kind, format!("store: {error}"))
+    Failure::new(kind, error.to_string())
 }

@@ -2,7 +2,11 @@
 //!
 //! It owns the option and the search through several stores. It does not know what is read.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use clap::Args;
 use registry_actor::domain::ProcessId;
@@ -12,6 +16,12 @@ use crate::{
     store::StoreReader,
     store_set::StoreSet,
 };
+
+/// How often a store of the set is tried that cannot be read yet.
+const MEMBER_TRIES: u32 = 5;
+
+/// The pause between two tries.
+const MEMBER_PAUSE: Duration = Duration::from_millis(50);
 
 /// The choice of stores.
 #[derive(Args, Debug)]
@@ -29,7 +39,7 @@ impl StoreChoice {
     pub(crate) fn open(&self) -> Result<Vec<StoreReader>, Failure> {
         match &self.store {
             Some(path) => Ok(vec![StoreReader::open(path)?]),
-            None => StoreSet::of_user()?.existing()?.iter().map(|path| StoreReader::open(path)).collect(),
+            None => StoreSet::of_user()?.existing()?.iter().map(|path| open_member(path)).collect(),
         }
     }
 
@@ -61,6 +71,17 @@ impl StoreChoice {
         };
         Failure::new(FailureKind::NoInput, format!("unknown process `{process_id}` in {place}"))
     }
+}
+
+/// Opens a store of the set. Another host may be creating it just now, and then it is no store for a moment.
+fn open_member(path: &Path) -> Result<StoreReader, Failure> {
+    for _ in 1..MEMBER_TRIES {
+        match StoreReader::open(path) {
+            Err(failure) if failure.kind() == FailureKind::Data => thread::sleep(MEMBER_PAUSE),
+            opened => return opened,
+        }
+    }
+    StoreReader::open(path)
 }
 
 /// The id that was typed.

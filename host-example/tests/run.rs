@@ -8,11 +8,17 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Output, Stdio},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
+use registry_actor::{
+    actor::{ActorRegistry, RegistryOptions},
+    domain::{ProcessEventType, ProcessId, ProcessInput, ProcessRegistration, RecoveryDisposition},
+    log::{SqliteLog, SqliteOptions},
+    port::ProcessRegistryExt,
+};
 use rustix::process::{Pid, Signal, getuid, kill_process, test_kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -388,6 +394,9 @@ fn bad_input_is_one_line_and_a_number() {
     assert_refused(&sandbox.output(&["run", "--store", &note, "--", "true"]), 65, &["note.txt"]);
     assert_refused(&sandbox.output(&["list", "--store", &note]), 65, &["note.txt"]);
     assert_eq!(fs::read(&note).expect("the note"), before);
+    let nowhere = sandbox.path("nowhere/store.db").display().to_string();
+    assert_refused(&sandbox.output(&["run", "--store", &nowhere, "--", "true"]), 73, &["no such directory"]);
+    assert_refused(&sandbox.output(&["list", "--store", &nowhere]), 66, &["no store"]);
     assert_eq!(code(&sandbox.output(&["--help"])), 0);
 }
 
@@ -416,6 +425,84 @@ fn a_store_that_is_whole_verifies() {
     let verified = json_lines(&sandbox.read("verify", &["p"]));
     assert_eq!(verified[0]["events"], 105);
     assert_eq!(verified[0]["faults"], serde_json::json!([]));
+}
+
+/// Changes the file of a store behind everybody's back.
+fn patch(store: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(store).expect("the store");
+    change(&mut bytes);
+    fs::write(store, bytes).expect("the store");
+}
+
+#[test]
+fn damage_is_told_with_process_and_sequence_and_has_a_code() {
+    let sandbox = Sandbox::new();
+    assert_eq!(code(&sandbox.run(&["--id", "p"], "printf 'need%s\\n' le-in-a-haystack")), 0);
+    patch(&sandbox.store(), |bytes| {
+        let needle = b"needle-in-a-haystack";
+        let place = bytes.windows(needle.len()).position(|window| window == needle).expect("it is in the file");
+        bytes[place] = b'N';
+    });
+    let store = sandbox.store();
+    let output = sandbox.output(&["verify", "--store", &store]);
+    assert_eq!(code(&output), 65, "{}", stderr(&output));
+    assert!(stdout(&output).lines().any(|line| line.contains("`p`") && line.contains("sequence 4")), "{output:?}");
+    assert_eq!(code(&sandbox.read("events", &["p"])), 65);
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_refused_and_left_alone() {
+    let sandbox = Sandbox::new();
+    assert_eq!(code(&sandbox.run(&["--id", "p"], "true")), 0);
+    let store = sandbox.store();
+    // Where a file of SQLite keeps the version of its user.
+    patch(&store, |bytes| bytes[60..64].copy_from_slice(&99_u32.to_be_bytes()));
+    let before = fs::read(&store).expect("the store");
+    assert_refused(&sandbox.run(&["--id", "q"], "true"), 65, &["99"]);
+    assert_refused(&sandbox.output(&["list", "--store", &store]), 65, &["99"]);
+    assert_eq!(fs::read(&store).expect("the store"), before);
+}
+
+/// Registers a command and dies, as far as the store can tell, before anything of it is begun.
+async fn register_only(store: &str, id: &str, argv: &[&str]) {
+    let log = SqliteLog::open(store, SqliteOptions::default()).expect("a store");
+    let registry = ActorRegistry::start(Arc::new(log), RegistryOptions::default()).await.expect("a registry");
+    let payload = serde_json::json!({"argv": argv, "cwd": "/", "max_output_bytes": 1000});
+    let types = ["attempt_started", "guarded", "output", "output_dropped"]
+        .map(|name| ProcessEventType::plain(format!("command.{name}")));
+    let id = ProcessId::new(id).expect("an id");
+    let input = ProcessInput::new("command", payload);
+    let registration =
+        ProcessRegistration::new(id, input, RecoveryDisposition::OwnerBound).with_extra_event_types(types);
+    registry.register_process(registration).await.expect("registered");
+    registry.shut_down(BOUND).await;
+}
+
+#[tokio::test]
+async fn an_owner_bound_command_that_was_never_begun_is_run() {
+    let sandbox = Sandbox::new();
+    register_only(&sandbox.store(), "early", &["echo", "hello"]).await;
+    let output = sandbox.run(&["--id", "next"], "exit 2");
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert_eq!(sandbox.show("early")["status"], "completed");
+    assert_eq!(output_lines(&sandbox.events("early")), [("stdout".into(), "hello".into())]);
+}
+
+#[test]
+fn an_interrupted_recovery_leaves_a_rerunnable_command_to_the_next_host() {
+    let sandbox = Sandbox::new();
+    let script = "echo attempt $PROCTOR_ATTEMPT; [ $PROCTOR_ATTEMPT = 3 ] || sleep 1000";
+    let mut first = sandbox.start(&["--id", "again", "--disposition", "rerunnable"], script);
+    assert_eq!(first.line(), "attempt 1");
+    first.kill();
+    let mut second = sandbox.start(&["--id", "next"], "echo mine; exit 6");
+    assert_eq!(second.line(), "mine");
+    until("the second attempt runs", || output_lines(&sandbox.events("again")).len() == 2);
+    second.signal(Signal::TERM);
+    second.end();
+    assert_eq!(sandbox.show("again")["status"], "running");
+    assert_eq!(code(&sandbox.run(&["--id", "last"], "exit 7")), 7);
+    assert_eq!(sandbox.show("again")["outcome"]["value"]["attempt"], 3);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use registry_actor::{
     actor::ActorRegistry,
     domain::{
         Command, CoreEventType, LeaseRelease, ProcessAwaitOutput, ProcessEventAppendRequest, ProcessId, ProcessStarted,
-        Receipt, Sequence, WriteAuthority,
+        Receipt, Refusal, Sequence, WriteAuthority,
     },
     port::{ProcessRegistry, ProcessRegistryExt, RegistryError},
 };
@@ -50,7 +50,7 @@ impl Journal {
     /// # Errors
     /// [`RegistryError`].
     pub(crate) async fn append(&self, events: Vec<ProcessEventAppendRequest>) -> Result<(), RegistryError> {
-        self.execute(Command::Append { events, authority: self.authority() }, Repeat::Doubles).await.map(drop)
+        self.execute(|authority| Command::Append { events: events.clone(), authority }, Repeat::Doubles).await.map(drop)
     }
 
     /// Records that the execution began, unless that is known.
@@ -59,7 +59,7 @@ impl Journal {
     /// [`RegistryError`].
     pub(crate) async fn record_first_started(&self, started_at_ms: u64) -> Result<(), RegistryError> {
         let started = ProcessStarted { owner: self.keeper.lease().owner.clone(), started_at_ms };
-        let command = Command::RecordFirstStarted { started, authority: self.authority() };
+        let command = |authority| Command::RecordFirstStarted { started: started.clone(), authority };
         self.execute(command, Repeat::Harmless).await.map(drop)
     }
 
@@ -87,7 +87,7 @@ impl Journal {
     /// # Errors
     /// [`RegistryError`].
     pub(crate) async fn complete(&self, output: ProcessAwaitOutput) -> Result<u64, RegistryError> {
-        let command = Command::Complete { output, authority: self.authority(), lease: LeaseRelease::Release };
+        let command = |authority| Command::Complete { output: output.clone(), authority, lease: LeaseRelease::Release };
         let receipt = self.execute(command, Repeat::Harmless).await?;
         Ok(receipt.events.last().map_or(0, |event| event.event().sequence.0))
     }
@@ -97,24 +97,32 @@ impl Journal {
     /// # Errors
     /// [`RegistryError`].
     pub(crate) async fn release(&self) -> Result<(), RegistryError> {
-        self.registry.complete_process_lease(self.keeper.lease()).await
+        // A renewal after this would find the lease gone and could not know that this is what we wanted.
+        self.keeper.stop();
+        self.registry.complete_process_lease(&self.keeper.lease()).await
     }
 
-    fn authority(&self) -> WriteAuthority {
-        WriteAuthority::Holder(self.keeper.fence())
-    }
-
-    async fn execute(&self, command: Command, repeat: Repeat) -> Result<Receipt, RegistryError> {
-        for _ in 1..TRIES {
-            match self.registry.execute(&self.process_id, command.clone()).await {
-                Err(error) if may_try_again(&error, repeat) => {
+    async fn execute(
+        &self,
+        command: impl Fn(WriteAuthority) -> Command,
+        repeat: Repeat,
+    ) -> Result<Receipt, RegistryError> {
+        let mut tries = 1;
+        loop {
+            let fence = self.keeper.fence();
+            let answered =
+                self.registry.execute(&self.process_id, command(WriteAuthority::Holder(fence.clone()))).await;
+            match answered {
+                // The lease ran out and was taken up again just then: nobody else has written.
+                Err(RegistryError::Refused(Refusal::LeaseLost { .. })) if self.keeper.fence() != fence => {}
+                Err(error) if tries < TRIES && may_try_again(&error, repeat) => {
                     tracing::warn!(process_id = %self.process_id, %error, "trying again");
+                    tries += 1;
                     sleep(PAUSE).await;
                 }
                 answered => return answered,
             }
         }
-        self.registry.execute(&self.process_id, command).await
     }
 }
 

@@ -27,8 +27,8 @@ pub(crate) enum Ending {
     },
     /// The kernel would not run the command.
     NotExecuted {
-        /// The program.
-        program: String,
+        /// The program, or the directory to run it in, whichever it was about.
+        subject: String,
         /// Why.
         failure: SpawnFailure,
     },
@@ -86,10 +86,10 @@ impl Ending {
                 }),
                 control: None,
             },
-            Self::NotExecuted { program, failure: spawn_failure } => failure(
+            Self::NotExecuted { subject, failure: spawn_failure } => failure(
                 ProcessFailureClass::InvalidRequest,
                 code_of(spawn_failure),
-                format!("`{program}`: {spawn_failure}"),
+                format!("`{subject}`: {spawn_failure}"),
                 json!({
                     "stage": spawn_failure.stage,
                     "errno": spawn_failure.errno,
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn a_program_that_is_not_there_is_an_invalid_request() {
         let failure = SpawnFailure { stage: SpawnStage::Program, errno: 2, message: "no such file".to_owned() };
-        let ending = Ending::NotExecuted { program: "nosuch".to_owned(), failure };
+        let ending = Ending::NotExecuted { subject: "nosuch".to_owned(), failure };
         let (class, code, _) = parts(&ending);
         assert_eq!((class, code.as_str()), (ProcessFailureClass::InvalidRequest, "not_found"));
         assert_eq!(ending.exit_code(), 127);
