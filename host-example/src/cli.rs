@@ -18,8 +18,9 @@ use crate::{
 /// The variable that turns diagnostics on, such as `PROCTOR_LOG=debug`.
 const LOG_VARIABLE: &str = "PROCTOR_LOG";
 
-/// What is logged unless the variable says otherwise.
-const DEFAULT_LOG_FILTER: &str = "warn";
+/// What is logged unless the variable says otherwise. What the registry logs of a failure reaches us as an error too,
+/// and then is said in one line; its own account of a full disk takes twenty.
+const DEFAULT_LOG_FILTER: &str = "warn,registry_actor=off";
 
 /// Commands as durable processes: what ran, what it said and how it ended survives a crash of the host.
 #[derive(Parser, Debug)]
