@@ -52,7 +52,7 @@ pub(crate) struct RunArgs {
     /// name only.
     #[arg(long, value_name = "KEY[=VALUE]", action = ArgAction::Append)]
     env: Vec<String>,
-    /// How much output is recorded and shown, in bytes; the rest is counted.
+    /// How much output is recorded and shown, in bytes, and at most a line for each 64 of them; the rest is counted.
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MAX_OUTPUT_BYTES)]
     max_output: u64,
     /// Leave alone what earlier hosts left in the store.

@@ -11,12 +11,19 @@ use super::{
 
 /// The bytes that are delivered unless stated otherwise.
 pub const DEFAULT_MAX_OUTPUT_BYTES: u64 = 64 * 1024 * 1024;
+/// Besides the bytes, a budget bounds the lines: one for each so many bytes. What is stored of a short line is mostly its
+/// envelope, about 150 bytes, so that `yes` would fill fifty times the limit with its two bytes a line.
+const BYTES_PER_LINE: u64 = 64;
+/// A small budget bounds bytes alone.
+const FEWEST_LINES: u64 = 1_024;
 
 /// The budget of one command, both its streams together.
 #[derive(Clone, Debug)]
 pub struct OutputBudget {
     limit_bytes: u64,
+    limit_lines: u64,
     used_bytes: u64,
+    used_lines: u64,
     stdout: Dropped,
     stderr: Dropped,
     state: State,
@@ -53,17 +60,21 @@ pub struct DroppedOutput {
     pub stdout: Dropped,
     /// Of stderr.
     pub stderr: Dropped,
-    /// The limit that made it so.
+    /// The limit in bytes.
     pub limit_bytes: u64,
+    /// The limit in lines, of which a part of a long line is one.
+    pub limit_lines: u64,
 }
 
 impl OutputBudget {
-    /// A budget of `limit_bytes`. A newline is a byte of it, so that empty lines have an end too.
+    /// A budget of `limit_bytes`, newlines included, and of a line for each 64 of them, but at least 1,024 lines.
     #[must_use]
     pub fn new(limit_bytes: u64) -> Self {
         Self {
             limit_bytes,
+            limit_lines: (limit_bytes / BYTES_PER_LINE).max(FEWEST_LINES),
             used_bytes: 0,
+            used_lines: 0,
             stdout: Dropped::default(),
             stderr: Dropped::default(),
             state: State::Within,
@@ -74,8 +85,10 @@ impl OutputBudget {
     /// exceeds the limit no other is delivered, however short.
     pub fn admit(&mut self, stream: Stream, piece: &Piece) -> Admission {
         let size = piece.stream_bytes();
-        if self.state == State::Within && size <= self.limit_bytes - self.used_bytes {
+        let fits = size <= self.limit_bytes - self.used_bytes && self.used_lines < self.limit_lines;
+        if self.state == State::Within && fits {
             self.used_bytes += size;
+            self.used_lines += 1;
             return Admission::Deliver;
         }
         self.state = State::Exceeded;
@@ -95,6 +108,7 @@ impl OutputBudget {
             stdout: self.stdout,
             stderr: self.stderr,
             limit_bytes: self.limit_bytes,
+            limit_lines: self.limit_lines,
         })
     }
 }
@@ -114,6 +128,7 @@ impl DroppedOutput {
             "dropped_lines": self.stdout.lines + self.stderr.lines,
             "dropped_bytes": self.stdout.bytes + self.stderr.bytes,
             "limit_bytes": self.limit_bytes,
+            "limit_lines": self.limit_lines,
             "stdout": per_stream(self.stdout),
             "stderr": per_stream(self.stderr),
         })
@@ -147,7 +162,7 @@ mod tests {
         assert_eq!(budget.admit(Stream::Stdout, &line("gh")), Admission::Drop);
         assert_eq!(budget.admit(Stream::Stderr, &line("")), Admission::Drop, "one byte would fit, but not in order");
         let expected = json!({
-            "dropped_lines": 2, "dropped_bytes": 4, "limit_bytes": 8,
+            "dropped_lines": 2, "dropped_bytes": 4, "limit_bytes": 8, "limit_lines": 1_024,
             "stdout": {"dropped_lines": 1, "dropped_bytes": 3},
             "stderr": {"dropped_lines": 1, "dropped_bytes": 1},
         });
@@ -169,6 +184,15 @@ mod tests {
         assert_eq!(budget.admit(Stream::Stdout, &part("efgh")), Admission::Drop);
         assert_eq!(budget.admit(Stream::Stdout, &line("ij")), Admission::Drop);
         assert_eq!(budget.dropped().map(|dropped| dropped.stdout), Some(Dropped { lines: 1, bytes: 7 }));
+    }
+
+    /// `yes` wrote 950,000 lines of one letter in five seconds, and a store of 140 MB, within a limit of 64 MiB.
+    #[test]
+    fn a_flood_of_short_lines_is_bounded_by_their_number() {
+        let mut budget = OutputBudget::new(64 * 2_000);
+        let delivered = (0..3_000).filter(|_| budget.admit(Stream::Stdout, &line("y")) == Admission::Deliver).count();
+        assert_eq!(delivered, 2_000);
+        assert_eq!(budget.dropped().map(|dropped| dropped.stdout.lines), Some(1_000));
     }
 
     #[test]
