@@ -44,6 +44,7 @@ macro_rules! log_conformance {
             the_feed_resumes_at_any_position,
             pages_are_bounded_and_say_whether_more_follows,
             the_first_event_of_a_type_is_found_beyond_a_cursor,
+            the_first_event_of_a_rare_type_is_found_in_a_long_log,
             lists_show_what_the_filter_names_in_order,
             reads_of_unknown_processes_say_so,
             a_payload_that_could_not_be_read_back_is_refused,
@@ -467,9 +468,8 @@ pub async fn law_12_closing_answers_every_batch(backend: &mut dyn LogBackend) {
 /// A claim moves the lease row and nothing else.
 pub async fn a_batch_that_only_moves_the_lease_leaves_no_event(backend: &mut dyn LogBackend) {
     let log = backend.open();
-    let (_follower, mut groups) = Listener::attach(&*log);
     let mut author = Author::registered(&*log, "p").await;
-    groups.recv().await.expect("the registration is heard, if only after its answer");
+    let (follower, mut groups) = Listener::attach(&*log);
     let head = author.write(&*log, claim()).await.expect("a lease");
     assert_eq!(head, author.head);
     let stored = load(&*log, "p").await;
@@ -480,9 +480,18 @@ pub async fn a_batch_that_only_moves_the_lease_leaves_no_event(backend: &mut dyn
     };
     assert_eq!(Some(*lease), author.state.lease.holder.clone());
     assert!(all_events(&*log, "p").await.is_empty());
-    assert!(groups.try_recv().is_err(), "nothing to hear");
     let empty = registry_actor::port::ProcessBatch { lease: None, ..author.batch(&[claim()]) };
     assert!(matches!(submit(&*log, empty).await, Err(AppendError::NotAccepted { .. })));
+
+    author.write_outputs(&*log, 1).await;
+    let mut heard = Vec::new();
+    let mut last = follower.after();
+    while heard.last() != Some(&("p".to_owned(), 1)) {
+        let group = groups.recv().await.expect("a group");
+        assert_eq!((group.previous, group.batches.is_empty()), (last, false), "a lease is nothing to hear");
+        last = group.position;
+        collect(&group.batches, &mut heard);
+    }
 }
 
 /// The tail is as long as was asked for, ascending, and no longer than the log.
@@ -574,6 +583,38 @@ pub async fn the_first_event_of_a_type_is_found_beyond_a_cursor(backend: &mut dy
         let Answer::Event(found) = query(&*log, asked).await else { panic!("no event answer") };
         assert_eq!(found.map(|event| event.sequence.0), expected, "{event_type} after {after}");
     }
+}
+
+/// A rare type among many events of another: before, at and after each of its events, and across sessions.
+pub async fn the_first_event_of_a_rare_type_is_found_in_a_long_log(backend: &mut dyn LogBackend) {
+    let log = backend.open();
+    let mut author = Author::registered(&*log, "p").await;
+    let mut rare = Vec::new();
+    for ahead in [254, 0, 255, 700, 3] {
+        let flood: Vec<_> = (0..ahead).map(output).chain([result()]).collect();
+        let batch = author.batch(&flood);
+        let head = submit(&*log, batch.clone()).await.expect("stored");
+        author.install(&batch, head);
+        rare.push(author.state.sequence.0);
+    }
+    let last = author.state.sequence.0;
+    log.close().await;
+    drop(log);
+    let log = backend.open();
+    author.write_outputs(&*log, 1).await;
+    author.write(&*log, result()).await.expect("one more");
+    rare.push(last + 2);
+    for after in 0..=last + 2 {
+        let asked = Query::FirstEventOfType {
+            process_id: process_id("p"),
+            event_type: "result".to_owned(),
+            after: Sequence(after),
+        };
+        let Answer::Event(found) = query(&*log, asked).await else { panic!("no event answer") };
+        let expected = rare.iter().copied().find(|sequence| *sequence > after);
+        assert_eq!(found.map(|event| event.sequence.0), expected, "after {after}");
+    }
+    assert_whole(&*log, "p").await;
 }
 
 /// Ascending by id, by status, in pages.

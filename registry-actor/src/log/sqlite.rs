@@ -15,6 +15,7 @@ mod queue;
 mod read;
 mod reader;
 mod schema;
+mod type_blocks;
 mod writer;
 
 use std::fmt;

@@ -1,9 +1,12 @@
 //! The check of one stored process, a page at a time. What is checked is said by
 //! [`Verification`](crate::log::verification::Verification); here are the rows.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::read::{self, EventRow, ReadError};
+use super::type_blocks;
 use crate::domain::{ProcessId, Sequence};
 use crate::log::verification::Verification;
 use crate::port::{LogError, ProcessVerification};
@@ -18,6 +21,7 @@ pub(super) struct Check {
     /// How far the walk came, whatever the rows said of themselves: it must end even where sequences are damaged.
     walked: i64,
     position: i64,
+    types: BTreeSet<(i64, String)>,
 }
 
 /// What a page of the check led to.
@@ -30,7 +34,13 @@ pub(super) enum Step {
 
 impl Check {
     pub(super) fn of(process_id: ProcessId) -> Self {
-        Self { verification: Verification::of(process_id.clone()), process_id, walked: -1, position: 0 }
+        Self {
+            verification: Verification::of(process_id.clone()),
+            process_id,
+            walked: -1,
+            position: 0,
+            types: BTreeSet::new(),
+        }
     }
 
     /// Checks the next page. The last one is read in one transaction with head and record, so that a process may live on
@@ -48,6 +58,10 @@ impl Check {
             return Ok(Step::Unfinished(self));
         }
         self.head(&snapshot, process_no)?;
+        if type_blocks::stored(&snapshot, process_no)? != self.types {
+            let last = self.last_sequence();
+            self.verification.fault(last, "its index of types is not that of its events".to_owned());
+        }
         let record = read::record_of(&snapshot, &self.process_id, process_no);
         match record {
             Ok(record) => self.verification.record(Ok(&record)),
@@ -73,6 +87,11 @@ impl Check {
                 Ok(event) => {
                     self.verification.event(&event.columns, event.chain);
                     self.walked = (self.walked + 1).max(event.columns.sequence);
+                    if event.columns.sequence > 0 {
+                        let block = type_blocks::block_of(event.columns.sequence);
+                        let event_type = String::from_utf8_lossy(event.columns.event_type).into_owned();
+                        self.types.insert((block, event_type));
+                    }
                 }
                 Err(error) => {
                     self.walked += 1;

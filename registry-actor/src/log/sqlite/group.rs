@@ -3,11 +3,14 @@
 //! A batch is stored whole or not at all. Preconditions are checked before any statement of a batch runs, so that a batch
 //! fails halfway only if its caller broke the rules of the log; then the group is done again with a savepoint for each.
 
+use std::sync::Arc;
+
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use super::faults::{FaultVerdict, WriterFaults, WriterPoint};
 use super::heads::{HeadCache, KnownHead};
 use super::schema::{self, FreeNumbers};
+use super::type_blocks::{self, SeenTypes};
 use crate::domain::{Digest, ProcessId, Sequence};
 use crate::log::codec::{CODEC_JSON, EncodedBatch};
 use crate::port::{AppendError, AppendResult, Head, Position};
@@ -145,17 +148,18 @@ impl Known {
             Some(known) => Some(known),
             None => statements.read_head(process_id)?,
         };
-        if known.map(|known| known.head) != batch.expected.head
-            || known.map_or(0, |known| known.lease_revision) != batch.expected.lease_revision
+        if known.as_ref().map(|known| known.head) != batch.expected.head
+            || known.as_ref().map_or(0, |known| known.lease_revision) != batch.expected.lease_revision
         {
             return Ok(Err(AppendError::Conflict));
         }
         let Some(head) = batch.head else {
             return Ok(Err(AppendError::NotAccepted { reason: "the batch holds no event".to_owned() }));
         };
-        let process_no = known.map_or(self.free.process_no, |known| known.process_no);
+        let process_no = known.as_ref().map_or(self.free.process_no, |known| known.process_no);
+        let mut seen = known.as_ref().map_or_else(Arc::default, |known| Arc::clone(&known.seen));
         if !batch.events.is_empty() {
-            let last = self.store_events(statements, process_no, batch)?;
+            let last = self.store_events(statements, process_no, &mut seen, batch)?;
             let moved = params![
                 process_no,
                 head.sequence.0.cast_signed(),
@@ -198,7 +202,7 @@ impl Known {
                 lease.checksum.as_bytes()
             ])?;
         }
-        self.heads.put(process_id.clone(), KnownHead { process_no, head, lease_revision });
+        self.heads.put(process_id.clone(), KnownHead { process_no, head, lease_revision, seen });
         Ok(Ok(Some(head)))
     }
 
@@ -206,6 +210,7 @@ impl Known {
         &mut self,
         statements: &mut Statements<'_>,
         process_no: i64,
+        seen: &mut Arc<SeenTypes>,
         batch: &EncodedBatch,
     ) -> Result<i64, rusqlite::Error> {
         for encoded in &batch.events {
@@ -222,6 +227,8 @@ impl Known {
                 encoded.data,
                 encoded.chain.as_bytes()
             ])?;
+            let sequence = event.sequence.0.cast_signed();
+            SeenTypes::store(seen, &mut statements.insert_type_block, process_no, sequence, &event.event_type)?;
             self.free.position += 1;
         }
         Ok(self.free.position - 1)
@@ -232,6 +239,7 @@ impl Known {
 struct Statements<'connection> {
     read_head: CachedStatement<'connection>,
     insert_event: CachedStatement<'connection>,
+    insert_type_block: CachedStatement<'connection>,
     insert_head: CachedStatement<'connection>,
     move_head: CachedStatement<'connection>,
     insert_process: CachedStatement<'connection>,
@@ -252,6 +260,7 @@ impl<'connection> Statements<'connection> {
                  (position, process_no, sequence, type, at_ms, replay_key, operation, codec, data, chain)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )?,
+            insert_type_block: connection.prepare_cached(type_blocks::INSERT)?,
             insert_head: connection.prepare_cached(
                 "INSERT INTO heads (process_no, sequence, position, chain, updated_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?,
@@ -286,6 +295,7 @@ impl<'connection> Statements<'connection> {
                         chain: Digest::from_bytes(chain).unwrap_or_default(),
                     },
                     lease_revision: row.get::<_, i64>(3)?.cast_unsigned(),
+                    seen: Arc::default(),
                 })
             })
             .optional()

@@ -2,7 +2,9 @@
 //! statement runs. A forgotten process is read again; nothing depends on what is remembered.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use super::type_blocks::SeenTypes;
 use crate::domain::ProcessId;
 use crate::port::Head;
 
@@ -10,11 +12,12 @@ use crate::port::Head;
 const GENERATION: usize = 65_536;
 
 /// What the store holds of a process, as far as preconditions go.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct KnownHead {
     pub(super) process_no: i64,
     pub(super) head: Head,
     pub(super) lease_revision: u64,
+    pub(super) seen: Arc<SeenTypes>,
 }
 
 /// Least recently used, by generations: when the young one is full it becomes the old one, and the old one goes.
@@ -27,10 +30,10 @@ pub(super) struct HeadCache {
 impl HeadCache {
     pub(super) fn get(&mut self, process_id: &ProcessId) -> Option<KnownHead> {
         if let Some(known) = self.young.get(process_id) {
-            return Some(*known);
+            return Some(known.clone());
         }
         let (process_id, known) = self.old.remove_entry(process_id)?;
-        self.put(process_id, known);
+        self.put(process_id, known.clone());
         Some(known)
     }
 
@@ -50,24 +53,22 @@ impl HeadCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{Digest, Sequence};
 
     #[test]
     fn a_process_in_use_outlives_a_generation() {
         let id = |number: usize| ProcessId::new(format!("p{number}")).expect("an id");
-        let known = KnownHead {
-            process_no: 1,
-            head: Head { sequence: Default::default(), chain: Default::default() },
-            lease_revision: 0,
-        };
+        let head = Head { sequence: Sequence::REGISTRATION, chain: Digest::default() };
+        let known = || KnownHead { process_no: 1, head, lease_revision: 0, seen: Arc::default() };
         let mut cache = HeadCache::default();
-        cache.put(id(0), known);
-        cache.put(id(1), known);
+        cache.put(id(0), known());
+        cache.put(id(1), known());
         for number in 2..=GENERATION {
-            cache.put(id(number), known);
+            cache.put(id(number), known());
         }
         assert!(cache.get(&id(0)).is_some(), "old, and young again by being asked for");
         for number in GENERATION + 1..2 * GENERATION {
-            cache.put(id(number), known);
+            cache.put(id(number), known());
         }
         assert!(cache.get(&id(0)).is_some());
         assert!(cache.get(&id(1)).is_none(), "nobody asked for it");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::type_blocks;
 use crate::domain::{Digest, LeaseRow, OperationId, ProcessEvent, ProcessId, ProcessRecord, ReplayKey, Sequence};
 use crate::log::Replays;
 use crate::log::codec::{self, EventColumns};
@@ -116,13 +117,7 @@ pub(super) fn query(connection: &Connection, query: &Query) -> Result<Answer, Re
         }
         Query::FirstEventOfType { process_id, event_type, after } => {
             let located = locate_known(&snapshot, process_id)?;
-            let sequence: Option<i64> = snapshot
-                .prepare_cached(
-                    "SELECT sequence FROM events WHERE process_no = ?1 AND sequence > ?2 AND type = ?3
-                     ORDER BY sequence LIMIT 1",
-                )?
-                .query_row(params![located.process_no, bound(*after), event_type], |row| row.get(0))
-                .optional()?;
+            let sequence = type_blocks::first_after(&snapshot, located.process_no, event_type, bound(*after))?;
             let event = sequence.map(|sequence| event_at(&snapshot, process_id, &located, sequence)).transpose()?;
             Ok(Answer::Event(event))
         }

@@ -52,3 +52,12 @@ CREATE TABLE events (
 CREATE UNIQUE INDEX events_by_sequence ON events (process_no, sequence);
 
 CREATE UNIQUE INDEX events_by_replay_key ON events (process_no, replay_key) WHERE replay_key IS NOT NULL;
+
+-- In which blocks of 256 sequences a process has events of a type. An index over all events would answer the same question
+-- and cost a quarter of the throughput; this one gets a row when a type is new in a block, and bounds the search to two blocks.
+CREATE TABLE type_blocks (
+    process_no INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    block INTEGER NOT NULL,
+    PRIMARY KEY (process_no, type, block)
+) STRICT, WITHOUT ROWID;
