@@ -4,12 +4,11 @@
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
+use awaiter::ProcessAwaiter;
 use registry_actor::actor::{ActorRegistry, RegistryOptions};
 use registry_actor::domain::{ProcessId, Sequence};
 use registry_actor::log::MemoryLog;
-use registry_actor::port::{
-    CommitListener, CommittedBatch, FaultPoint, ProcessLog, ProcessRegistry, ProcessRegistryExt,
-};
+use registry_actor::port::{CommitListener, CommittedBatch, FaultPoint, ProcessRegistry, ProcessRegistryExt};
 use registry_tests::FaultScript;
 use registry_tests::example_process::{note, process_id, registration};
 
@@ -169,4 +168,24 @@ async fn a_publisher_that_fell_behind_tells_of_the_last_commit_without_a_further
     drop(go_on);
     let hears_of_the_last = async { while hears.recv().await.expect("the listener lives") != last {} };
     tokio::time::timeout(Duration::from_secs(20), hears_of_the_last).await.expect("the last commit is told");
+}
+
+/// A host may give up waiting for a shutdown, but not leave it half done.
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_whose_future_is_dropped_still_ends_and_tells_waiters() {
+    let log = MemoryLog::new("test store");
+    let registry =
+        ActorRegistry::start(Arc::new(log.clone()), RegistryOptions::default()).await.expect("the registry starts");
+    let id = process_id("a");
+    registry.register_process(registration(&id)).await.expect("a fresh id registers");
+    let awaiter = ProcessAwaiter::attached(Arc::new(registry.clone()));
+    let waiter = tokio::spawn({
+        let id = id.clone();
+        async move { awaiter.await_terminal(&id).await }
+    });
+    tokio::task::yield_now().await;
+    let impatient = tokio::time::timeout(Duration::ZERO, registry.shut_down(Duration::from_secs(5))).await;
+    assert!(impatient.is_err(), "it takes more than one poll");
+    let ended = tokio::time::timeout(Duration::from_secs(20), waiter).await.expect("the waiter is told");
+    ended.expect("no panic").expect_err("there is no outcome");
 }

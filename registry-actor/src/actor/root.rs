@@ -1,5 +1,6 @@
 //! The root: supervises shards and publisher, and starts them again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -48,6 +49,17 @@ impl Seats {
 pub(super) struct Root {
     arguments: RootArguments,
     door_closed: bool,
+}
+
+/// However the root ends, killed by its host's supervisor or panicking, nothing publishes after it: whoever waits for
+/// commits has to hear that none will come.
+impl Drop for Root {
+    fn drop(&mut self) {
+        let source = &self.arguments.publisher.source;
+        if catch_unwind(AssertUnwindSafe(|| source.close())).is_err() {
+            tracing::error!("a commit listener panicked when its source ended");
+        }
+    }
 }
 
 impl Actor for RootActor {
