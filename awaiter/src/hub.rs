@@ -144,7 +144,7 @@ impl HubSubscription {
         self.ticks.changed().await.map_err(|_| HubClosed)
     }
 
-    /// Whether a tick came that [`ticked`](Self::ticked) has not answered yet.
+    /// Whether a tick came that no wait has answered yet.
     #[must_use]
     pub fn has_ticked(&self) -> bool {
         self.ticks.has_changed().unwrap_or(true)

@@ -1,11 +1,11 @@
 //! A command on its way to the actor of its process.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::domain::{Command, OperationId, Receipt};
+use crate::domain::{Command, OperationId, Receipt, Sequence};
 use crate::port::RegistryError;
 
 /// A command with everything that its answer needs. If it is dropped unanswered, the caller sees a closed channel and
@@ -22,28 +22,35 @@ pub(super) struct Envelope {
 pub(super) struct Call {
     pub(super) operation: OperationId,
     pub(super) command: Command,
-    /// Set when a batch with this command was handed to the log: from then on "nothing changed" cannot be promised
-    /// without asking the log.
-    submitted: AtomicBool,
+    /// Zero until a batch with this command is handed to the log: from then on "nothing changed" cannot be promised
+    /// without asking the log. Then one more than the first sequence that an event of the command may have.
+    submitted: AtomicU64,
     /// Comes back when the last sending is gone, also when an actor dies with a full mailbox.
     _permit: OwnedSemaphorePermit,
 }
 
 impl Call {
     pub(super) const fn new(operation: OperationId, command: Command, permit: OwnedSemaphorePermit) -> Self {
-        Self { operation, command, submitted: AtomicBool::new(false), _permit: permit }
+        Self { operation, command, submitted: AtomicU64::new(0), _permit: permit }
     }
 
-    pub(super) fn mark_submitted(&self) {
-        self.submitted.store(true, Ordering::Relaxed);
+    /// The first of several submissions counts: whoever looks for the events of all of them has to begin there.
+    pub(super) fn mark_submitted(&self, first: Sequence) {
+        // A mark that stands already is left alone, and that is no failure.
+        let _ = self.submitted.compare_exchange(0, first.0.saturating_add(1), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     pub(super) fn mark_not_stored(&self) {
-        self.submitted.store(false, Ordering::Relaxed);
+        self.submitted.store(0, Ordering::Relaxed);
     }
 
     pub(super) fn was_submitted(&self) -> bool {
-        self.submitted.load(Ordering::Relaxed)
+        self.submitted_from().is_some()
+    }
+
+    /// The first sequence that an event of the command may have, if the command may be stored.
+    pub(super) fn submitted_from(&self) -> Option<Sequence> {
+        self.submitted.load(Ordering::Relaxed).checked_sub(1).map(Sequence)
     }
 }
 

@@ -23,8 +23,8 @@ use crate::port::{
     RegistryError, StoredProcess,
 };
 
-/// How many of the last events tell their operation, so that a call which is sent again is recognised. More calls than
-/// this cannot be under way for one process: a batch holds at most [`ROUND_LIMIT`] of them.
+/// How many of the last events tell their operation, so that a call which is sent again is recognised. A call that may
+/// stand further back has the log asked for more.
 const OPERATION_TAIL: u32 = 4_096;
 /// How many commands are decided together.
 const ROUND_LIMIT: usize = 512;
@@ -69,6 +69,8 @@ pub(super) struct ProcessOwner {
     head: Option<Head>,
     /// Operations that were stored before this incarnation loaded, with the events that they stored.
     operations: HashMap<OperationId, Vec<Sequence>>,
+    /// Every event that was stored from here on, before this incarnation loaded, is among `operations`.
+    operations_from: Sequence,
     waiting: VecDeque<Envelope>,
     at_the_log: Option<Round>,
     decision_due: bool,
@@ -76,6 +78,8 @@ pub(super) struct ProcessOwner {
     crowded: bool,
     conflicts: u32,
     resting: bool,
+    /// Whether the end has begun: from then on the log's answers do not arrive, so nothing may be submitted.
+    drained: bool,
 }
 
 impl Actor for ProcessActor {
@@ -95,12 +99,14 @@ impl Actor for ProcessActor {
             arguments,
             head: None,
             operations: HashMap::new(),
+            operations_from: Sequence::REGISTRATION,
             waiting: VecDeque::new(),
             at_the_log: None,
             decision_due: false,
             crowded: false,
             conflicts: 0,
             resting: false,
+            drained: false,
         })
     }
 
@@ -128,6 +134,12 @@ impl Actor for ProcessActor {
         owner: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
+            // It was in the mailbox when the end began. The shard keeps it for the successor; if the shard is gone, the
+            // caller sees a closed channel and sends it again.
+            ProcessMessage::Execute(envelope) if owner.drained => {
+                let back = ShardMessage::Route(owner.process_id().clone(), envelope);
+                drop(owner.arguments.shard.cast(back));
+            }
             ProcessMessage::Execute(envelope) => {
                 owner.arguments.activity.touch(owner.arguments.environment.elapsed_ms());
                 owner.waiting.push_back(envelope);
@@ -154,9 +166,11 @@ impl ProcessOwner {
     }
 
     /// After `drain` everybody is refused, this actor's own messages and the log's answers too: so only with nothing
-    /// pending.
+    /// pending. What is in the mailbox by then still arrives, and goes back to the shard.
     fn rest_when_idle(&mut self, myself: &ActorRef<ProcessMessage>) {
-        if self.resting && self.waiting.is_empty() && self.at_the_log.is_none() && !self.decision_due {
+        let is_idle = self.waiting.is_empty() && self.at_the_log.is_none() && !self.decision_due;
+        if self.resting && is_idle && !self.drained {
+            self.drained = true;
             // A refusal means that the actor is ending already.
             drop(myself.drain());
         }
@@ -236,8 +250,23 @@ impl ProcessOwner {
         Precondition { head: self.head, lease_revision: self.state.lease.revision }
     }
 
+    /// A call may come back long after its actor died: when others have appended more than the tail holds, or when
+    /// incarnations that knew nothing of it have come and gone. Then more of the log is asked for its operations.
+    async fn look_back(&mut self, commands: &VecDeque<Envelope>) -> Result<(), LogError> {
+        let Some(oldest) = commands.iter().filter_map(|envelope| envelope.call.submitted_from()).min() else {
+            return Ok(());
+        };
+        while oldest < self.operations_from {
+            let behind = self.head.map_or(0, |head| head.sequence.0.saturating_sub(oldest.0));
+            let tail = u32::try_from(behind).unwrap_or(u32::MAX).saturating_add(OPERATION_TAIL);
+            self.load(tail).await?;
+        }
+        Ok(())
+    }
+
     /// Answers calls that were carried out before this incarnation began.
     async fn answer_repeated(&mut self, commands: VecDeque<Envelope>) -> Result<VecDeque<Envelope>, LogError> {
+        self.look_back(&commands).await?;
         if self.operations.is_empty() {
             return Ok(commands);
         }
@@ -311,7 +340,7 @@ impl ProcessOwner {
             lease: round.lease.clone(),
             urgent: round.urgent,
         };
-        round.mark_submitted();
+        round.mark_submitted(self.head.map_or(Sequence::REGISTRATION, |head| head.sequence.next()));
         self.at_the_log = Some(round);
         let actor = myself.clone();
         let reply = AppendReply::new(move |result| {
@@ -367,8 +396,10 @@ impl ProcessOwner {
         let stored = self.arguments.environment.log.load(self.process_id(), operation_tail).await?;
         let mut state = ProcessState::unregistered(self.process_id().clone());
         self.operations.clear();
+        self.operations_from = Sequence::REGISTRATION;
         self.head = None;
         if let Some(StoredProcess { record, head, lease, operations }) = stored {
+            self.operations_from = operations.first().map_or_else(|| head.sequence.next(), |(sequence, _)| *sequence);
             for (sequence, operation) in operations {
                 self.operations.entry(operation).or_default().push(sequence);
             }

@@ -5,7 +5,7 @@
 //! listeners to read everything anew.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -26,6 +26,8 @@ pub(super) struct PublisherActor;
 pub(super) enum PublisherMessage {
     /// A group is durable.
     Group(CommittedGroup),
+    /// Groups were left out because too many wait: read them from the feed.
+    Behind,
     /// End, after what is queued: the log is closed.
     ShutDown,
 }
@@ -38,12 +40,29 @@ pub(super) struct PublisherArguments {
     pub(super) line: Arc<PublisherLine>,
 }
 
+/// What the publisher knows.
+#[derive(Debug)]
+pub(super) struct Publisher {
+    arguments: PublisherArguments,
+    receiver: Arc<Receiver>,
+}
+
 /// The line from the log's writer to whichever publisher lives now.
 #[derive(Debug, Default)]
 pub(super) struct PublisherLine {
-    publisher: Mutex<Option<ActorRef<PublisherMessage>>>,
-    waiting: AtomicUsize,
+    publisher: Mutex<Option<Arc<Receiver>>>,
     published: Mutex<Position>,
+}
+
+/// One life of the publisher. What waits is counted for each life anew: the messages of one that was killed are never
+/// taken off its count.
+#[derive(Debug)]
+pub(super) struct Receiver {
+    actor: ActorRef<PublisherMessage>,
+    waiting: AtomicUsize,
+    /// Whether a message is on its way that says that groups were left out. One is enough, and without it the last
+    /// group before a silence would be told to nobody.
+    told_behind: AtomicBool,
 }
 
 impl PublisherLine {
@@ -58,22 +77,24 @@ impl PublisherLine {
 
 impl CommitFollower for PublisherLine {
     fn follow(&self, group: &CommittedGroup) {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= GROUPS_WAITING {
-            // The next group that fits shows the gap, and the feed fills it.
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        let Some(publisher) = self.publisher.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
+            return;
+        };
+        // A refused message is no loss: the publisher has ended, and its successor begins with the feed.
+        if publisher.waiting.fetch_add(1, Ordering::Relaxed) < GROUPS_WAITING {
+            drop(publisher.actor.cast(PublisherMessage::Group(group.clone())));
             return;
         }
-        let publisher = self.publisher.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let sent = publisher.is_some_and(|publisher| publisher.cast(PublisherMessage::Group(group.clone())).is_ok());
-        if !sent {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        publisher.waiting.fetch_sub(1, Ordering::Relaxed);
+        if !publisher.told_behind.swap(true, Ordering::AcqRel) {
+            drop(publisher.actor.cast(PublisherMessage::Behind));
         }
     }
 }
 
 impl Actor for PublisherActor {
     type Msg = PublisherMessage;
-    type State = PublisherArguments;
+    type State = Publisher;
     type Arguments = PublisherArguments;
 
     async fn pre_start(
@@ -81,9 +102,10 @@ impl Actor for PublisherActor {
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        arguments.line.waiting.store(0, Ordering::Relaxed);
-        *arguments.line.publisher.lock().unwrap_or_else(PoisonError::into_inner) = Some(myself);
-        Ok(arguments)
+        let receiver =
+            Arc::new(Receiver { actor: myself, waiting: AtomicUsize::new(0), told_behind: AtomicBool::new(false) });
+        *arguments.line.publisher.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&receiver));
+        Ok(Publisher { arguments, receiver })
     }
 
     /// A predecessor may have died with groups in its mailbox.
@@ -92,7 +114,7 @@ impl Actor for PublisherActor {
         _myself: ActorRef<Self::Msg>,
         publisher: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        publisher.catch_up().await;
+        publisher.arguments.catch_up().await;
         Ok(())
     }
 
@@ -100,15 +122,16 @@ impl Actor for PublisherActor {
         &self,
         myself: ActorRef<Self::Msg>,
         message: Self::Msg,
-        publisher: &mut Self::State,
+        Publisher { arguments: publisher, receiver }: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
+            PublisherMessage::Behind => {
+                // First the flag, then the feed: what is left out after the feed was read is announced anew.
+                let _ = receiver.told_behind.swap(false, Ordering::AcqRel);
+                publisher.catch_up().await;
+            }
             PublisherMessage::Group(group) => {
-                // A counter that a restart set to zero must not wrap under messages of the time before.
-                let _ = publisher
-                    .line
-                    .waiting
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| waiting.checked_sub(1));
+                receiver.waiting.fetch_sub(1, Ordering::Relaxed);
                 if group.previous > publisher.line.published() {
                     publisher.catch_up().await;
                 }

@@ -183,14 +183,22 @@ impl ActorRegistry {
     }
 
     /// Closes the door, lets what is under way finish, closes the log, tells listeners that the source has ended, and
-    /// stops the actors. May be called twice; the second call reports nothing killed.
+    /// stops the actors. May be called twice; the second call reports nothing killed. Runs to its end also if the
+    /// future is dropped: a registry that is shut down by half would leave its callers and waiters hanging.
     ///
     /// `patience` bounds the wait for processes to come to rest.
     pub async fn shut_down(&self, patience: Duration) -> ShutdownReport {
-        let mut report = ShutdownReport { shards_killed: 0 };
+        let nothing_killed = ShutdownReport { shards_killed: 0 };
         if self.inner.door.close() {
-            return report;
+            return nothing_killed;
         }
+        let registry = self.clone();
+        // Only a runtime that is going away takes the task with it, and all actors too.
+        tokio::spawn(async move { registry.close_down(patience).await }).await.unwrap_or(nothing_killed)
+    }
+
+    async fn close_down(&self, patience: Duration) -> ShutdownReport {
+        let mut report = ShutdownReport { shards_killed: 0 };
         let deadline = tokio::time::Instant::now() + patience;
         let mut resting = Vec::new();
         for seat in &self.inner.seats.shards {
@@ -311,5 +319,35 @@ const fn changed_nothing_only_if_unsent(error: &RegistryError) -> bool {
         | RegistryError::NotStored { .. }
         | RegistryError::Store(_)
         | RegistryError::WrongAnswer { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::MemoryLog;
+    use crate::port::{CommitListener, CommittedBatch};
+
+    struct ToldOfTheEnd(tokio::sync::Notify);
+
+    impl CommitListener for ToldOfTheEnd {
+        fn committed(&self, _: &[CommittedBatch]) {}
+
+        fn resync(&self) {}
+
+        fn closed(&self) {
+            self.0.notify_one();
+        }
+    }
+
+    /// As when the host's supervisor, to which it is linked, goes down.
+    #[tokio::test(start_paused = true)]
+    async fn listeners_of_a_registry_whose_root_is_killed_hear_of_the_end() {
+        let log = Arc::new(MemoryLog::new("test store"));
+        let registry = ActorRegistry::start(log, RegistryOptions::default()).await.expect("the registry starts");
+        let told = Arc::new(ToldOfTheEnd(tokio::sync::Notify::new()));
+        registry.inner.source.attach(&(Arc::clone(&told) as Arc<dyn CommitListener>));
+        registry.inner.root.get_cell().kill();
+        tokio::time::timeout(Duration::from_secs(1), told.0.notified()).await.expect("they are told");
     }
 }

@@ -1,5 +1,6 @@
 //! The root: supervises shards and publisher, and starts them again.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -55,6 +56,17 @@ impl Seats {
         Self {
             shards: (0..shards.max(1)).map(|_| watch::Sender::new(None)).collect(),
             publisher: watch::Sender::new(None),
+        }
+    }
+}
+
+/// However the root ends, killed by its host's supervisor or panicking, nothing publishes after it: whoever waits for
+/// commits has to hear that none will come.
+impl Drop for RootArguments {
+    fn drop(&mut self) {
+        let source = &self.publisher.source;
+        if catch_unwind(AssertUnwindSafe(|| source.close())).is_err() {
+            tracing::error!("a commit listener panicked when its source ended");
         }
     }
 }

@@ -249,6 +249,9 @@ impl Shard {
             return;
         };
         self.environment.directory.withdraw(&process_id, actor);
+        if self.has_successor(&process_id, actor) {
+            return;
+        }
         match exit {
             Exit::Failed(reason) => self.failed(process_id, &reason, myself),
             Exit::StoreUnreadable(reason) => self.delayed_by_store(process_id, &reason, myself),
@@ -273,6 +276,16 @@ impl Shard {
                     }
                 }
             }
+        }
+    }
+
+    /// Whether an actor that ends late, because it was put to rest by a quarantine which is over by now, is no longer
+    /// the one of its slot. Its end then says nothing about the slot, and the gate has kept it from writing.
+    fn has_successor(&self, process_id: &ProcessId, ended: ActorId) -> bool {
+        match self.slots.get(process_id).map(|slot| &slot.phase) {
+            Some(Phase::Alive(actor)) => actor.get_id() != ended,
+            Some(Phase::Delayed) => true,
+            Some(Phase::Quarantined { .. }) | None => false,
         }
     }
 

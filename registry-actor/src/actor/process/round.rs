@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::super::envelope::Envelope;
 use super::super::environment::Environment;
 use super::super::liveness::observe;
-use crate::domain::{Command, LeaseRow, ObservedProcess, OperationId, ProcessState, Receipt, Refusal, apply, decide};
+use crate::domain::{
+    Command, LeaseRow, ObservedProcess, OperationId, ProcessState, Receipt, Refusal, Sequence, apply, decide,
+};
 use crate::port::{BatchEvent, FaultPoint, RegistryError};
 
 /// Commands that were decided together.
@@ -93,9 +95,9 @@ impl Round {
         self.events.is_empty() && self.lease.is_none()
     }
 
-    pub(super) fn mark_submitted(&self) {
+    pub(super) fn mark_submitted(&self, first: Sequence) {
         for (envelope, _) in &self.decided {
-            envelope.call.mark_submitted();
+            envelope.call.mark_submitted(first);
         }
     }
 
