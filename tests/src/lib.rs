@@ -5,3 +5,4 @@
 pub mod log_author;
 pub mod log_backend;
 pub mod log_conformance;
+pub mod log_reading;
