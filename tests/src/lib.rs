@@ -9,6 +9,7 @@ mod fault_script;
 pub mod log_author;
 pub mod log_backend;
 pub mod log_conformance;
+pub mod log_reading;
 mod manual_clock;
 pub mod power_cut;
 

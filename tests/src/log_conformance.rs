@@ -1,21 +1,24 @@
-//! What every log must do: one test for each law of [`ProcessLog`]'s contract, and what follows from them.
+//! What every log must do: one test for each law of [`ProcessLog`](registry_actor::port::ProcessLog)'s contract, and what follows from them.
+//!
+//! The tests are functions of a backend; [`log_conformance!`](crate::log_conformance!) makes them tests of one.
 
-use std::sync::{Arc, Mutex};
+mod reads;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use registry_actor::domain::{ProcessEvent, ProcessEventAppendRequest, Sequence};
-use registry_actor::port::{
-    Answer, AppendError, CommitFollower, CommittedGroup, EventPage, LogError, Position, ProcessListFilter, ProcessLog,
-    ProcessPage, ProcessStatusFilter, Query, StoredProcess,
-};
-use serde_json::json;
-use tokio::sync::mpsc;
+use registry_actor::domain::{ReplayWindow, Sequence};
+use registry_actor::log::MemoryLog;
+use registry_actor::port::{Answer, AppendError, CommittedGroup, Head, LogError, Position, ProcessBatch, Query};
 
+pub use self::reads::*;
 use crate::log_author::{
-    Author, OUTPUT, append, cancel, claim, complete, keyed_output, output, process_id, register, replay_key, result,
-    submit, submit_later,
+    Author, cancel, claim, complete, keyed_output, output, process_id, register, replay_key, submit, submit_later,
 };
 use crate::log_backend::{LogBackend, SHORT_QUEUES, UnknownOutcome};
+use crate::log_reading::{
+    Listener, all_events, assert_whole, collect, events_page, load, query, record, settled, whole_feed,
+};
 
 /// Declares the suite for a backend: `log_conformance!(memory, MemoryBackend::default());`.
 #[macro_export]
@@ -112,7 +115,7 @@ pub async fn law_2_a_refused_batch_leaves_nothing_and_costs_its_group_nothing(ba
     let mut after = Author::registered(&*log, "after").await;
     bad.write(&*log, keyed_output("k")).await.expect("an append");
     let mut forgetful = bad.clone();
-    forgetful.state.replays = registry_actor::domain::ReplayWindow::complete();
+    forgetful.state.replays = ReplayWindow::complete();
     let batch = forgetful.batch(&[output(1), output(2), keyed_output("k")]);
 
     backend.hold();
@@ -147,7 +150,7 @@ pub async fn law_3_a_stale_head_conflicts(backend: &mut dyn LogBackend) {
     assert_eq!(Author::new("p").write(&*log, register("p")).await, Err(AppendError::Conflict), "it exists");
 
     let mut impostor = author.clone();
-    impostor.head = impostor.head.map(|head| registry_actor::port::Head { chain: Default::default(), ..head });
+    impostor.head = impostor.head.map(|head| Head { chain: Default::default(), ..head });
     assert_eq!(impostor.write(&*log, output(2)).await, Err(AppendError::Conflict), "another history");
 
     let mut unborn = author.clone();
@@ -248,7 +251,7 @@ pub async fn law_5_a_replay_key_is_stored_once(backend: &mut dyn LogBackend) {
     other.write(&*log, keyed_output("k")).await.expect("another process");
 
     let mut forgetful = author.clone();
-    forgetful.state.replays = registry_actor::domain::ReplayWindow::complete();
+    forgetful.state.replays = ReplayWindow::complete();
     let refused = forgetful.write(&*log, keyed_output("k")).await.expect_err("the key is used");
     assert!(matches!(refused, AppendError::NotAccepted { .. }), "{refused}");
 
@@ -403,8 +406,12 @@ pub async fn law_11_followers_hear_each_group_once_and_in_order(backend: &mut dy
     for writer in writers {
         writer.await.expect("a writer");
     }
+    let page = log.feed(follower.after(), 1_000).await.expect("the feed");
+    let mut stored = Vec::new();
+    collect(&page.batches, &mut stored);
+    assert!(stored.len() >= 4 * 11);
     let (mut heard, mut last) = (Vec::new(), follower.after());
-    while heard.len() < 4 * 11 {
+    while heard.len() < stored.len() {
         let group: CommittedGroup = groups.recv().await.expect("a group");
         assert_eq!(group.previous, last, "no group is missing");
         assert!(group.position > last);
@@ -412,9 +419,6 @@ pub async fn law_11_followers_hear_each_group_once_and_in_order(backend: &mut dy
         last = group.position;
         collect(&group.batches, &mut heard);
     }
-    let page = log.feed(follower.after(), 1_000).await.expect("the feed");
-    let mut stored = Vec::new();
-    collect(&page.batches, &mut stored);
     assert_eq!(heard, stored);
     assert_eq!(page.next, last);
 }
@@ -422,22 +426,21 @@ pub async fn law_11_followers_hear_each_group_once_and_in_order(backend: &mut dy
 /// The batch that nobody knows to be stored is made known to those who listen.
 pub async fn law_11_a_follower_hears_what_was_stored_without_an_answer(backend: &mut dyn LogBackend) {
     let log = backend.open();
-    let (_follower, mut groups) = Listener::attach(&*log);
     let mut author = Author::registered(&*log, "p").await;
-    // Followers may be told after the caller: what is measured begins when the registration was heard.
-    let mut last = groups.recv().await.expect("the registration").position;
+    let (follower, mut groups) = Listener::attach(&*log);
     let batch = author.batch(&[output(1)]);
     backend.fail_next(UnknownOutcome::Stored);
     submit(&*log, batch.clone()).await.expect_err("unknown");
     author.install(&batch, Some(settled(&*log, "p", 0).await.head));
     author.write_outputs(&*log, 1).await;
-    let mut heard = Vec::new();
-    while heard.len() < 2 {
+    let (mut heard, mut last) = (Vec::new(), follower.after());
+    while heard.last() != Some(&("p".to_owned(), 2)) {
         let group = groups.recv().await.expect("a group");
         assert_eq!(group.previous, last);
         last = group.position;
         collect(&group.batches, &mut heard);
     }
+    heard.retain(|(_, sequence)| *sequence > 0);
     assert_eq!(heard, [("p".to_owned(), 1), ("p".to_owned(), 2)]);
 }
 
@@ -480,7 +483,7 @@ pub async fn a_batch_that_only_moves_the_lease_leaves_no_event(backend: &mut dyn
     };
     assert_eq!(Some(*lease), author.state.lease.holder.clone());
     assert!(all_events(&*log, "p").await.is_empty());
-    let empty = registry_actor::port::ProcessBatch { lease: None, ..author.batch(&[claim()]) };
+    let empty = ProcessBatch { lease: None, ..author.batch(&[claim()]) };
     assert!(matches!(submit(&*log, empty).await, Err(AppendError::NotAccepted { .. })));
 
     author.write_outputs(&*log, 1).await;
@@ -494,325 +497,18 @@ pub async fn a_batch_that_only_moves_the_lease_leaves_no_event(backend: &mut dyn
     }
 }
 
-/// The tail is as long as was asked for, ascending, and no longer than the log.
-pub async fn load_tells_the_operations_of_the_tail(backend: &mut dyn LogBackend) {
-    let log = backend.open();
-    let mut author = Author::registered(&*log, "p").await;
-    author.write_outputs(&*log, 3).await;
-    let operations = |stored: &StoredProcess| -> Vec<(u64, u64)> {
-        stored.operations.iter().map(|(sequence, operation)| (sequence.0, operation.number)).collect()
-    };
-    let stored = log.load(author.id(), 2).await.expect("a load").expect("a process");
-    assert_eq!(operations(&stored), [(2, 3), (3, 4)]);
-    let stored = log.load(author.id(), 100).await.expect("a load").expect("a process");
-    assert_eq!(operations(&stored), [(0, 1), (1, 2), (2, 3), (3, 4)]);
-    let stored = log.load(author.id(), 0).await.expect("a load").expect("a process");
-    assert_eq!(operations(&stored), []);
-}
-
-/// Whatever the page size, the feed is the same.
-pub async fn the_feed_resumes_at_any_position(backend: &mut dyn LogBackend) {
-    let log = backend.open();
-    let mut left = Author::registered(&*log, "l").await;
-    let mut right = Author::registered(&*log, "r").await;
-    for _ in 0..5 {
-        left.write_outputs(&*log, 2).await;
-        right.write_outputs(&*log, 1).await;
-    }
-    let whole = whole_feed(&*log).await;
-    assert_eq!(whole.len(), 17);
-    for limit in 1..=18 {
-        let (mut seen, mut cursor) = (Vec::new(), Position::default());
-        loop {
-            let page = log.feed(cursor, limit).await.expect("a page");
-            cursor = page.next;
-            collect(&page.batches, &mut seen);
-            if !page.has_more {
-                break;
-            }
-        }
-        assert_eq!(seen, whole, "in pages of {limit}");
-        let rest = log.feed(cursor, limit).await.expect("a page");
-        assert!(rest.batches.is_empty() && rest.next == cursor && !rest.has_more);
-    }
-}
-
-/// Limits are cut to what is allowed, cursors beyond the end find nothing.
-pub async fn pages_are_bounded_and_say_whether_more_follows(backend: &mut dyn LogBackend) {
-    let log = backend.open();
-    let mut author = Author::registered(&*log, "p").await;
-    author.write_outputs(&*log, 5).await;
-    let sequences = |page: &EventPage| page.events.iter().map(|event| event.sequence.0).collect::<Vec<_>>();
-    let page = events_page(&*log, "p", 0, 3).await;
-    assert_eq!((sequences(&page), page.has_more), (vec![1, 2, 3], true));
-    let page = events_page(&*log, "p", 3, 2).await;
-    assert_eq!((sequences(&page), page.has_more), (vec![4, 5], false));
-    let page = events_page(&*log, "p", 4, 0).await;
-    assert_eq!((sequences(&page), page.has_more), (vec![5], false), "a limit of 0 counts as 1");
-    let page = events_page(&*log, "p", 0, u32::MAX).await;
-    assert_eq!((page.events.len(), page.has_more), (5, false));
-    for after in [5, 6, u64::MAX] {
-        let page = events_page(&*log, "p", after, 3).await;
-        assert_eq!((sequences(&page), page.has_more), (vec![], false), "after {after}");
-    }
-}
-
-/// By type, strictly beyond the cursor; the registration is never found.
-pub async fn the_first_event_of_a_type_is_found_beyond_a_cursor(backend: &mut dyn LogBackend) {
-    let log = backend.open();
-    let mut author = Author::registered(&*log, "p").await;
-    author.write_outputs(&*log, 2).await;
-    author.write(&*log, result()).await.expect("a result");
-    author.write_outputs(&*log, 1).await;
-    author.write(&*log, result()).await.expect("another");
-    for (event_type, after, expected) in [
-        ("result", 0, Some(3)),
-        ("result", 3, Some(5)),
-        ("result", 5, None),
-        (OUTPUT, 0, Some(1)),
-        (OUTPUT, 2, Some(4)),
-        ("nothing", 0, None),
-        ("process.registered", 0, None),
-        ("result", u64::MAX, None),
-    ] {
-        let asked = Query::FirstEventOfType {
-            process_id: process_id("p"),
-            event_type: event_type.to_owned(),
-            after: Sequence(after),
-        };
-        let Answer::Event(found) = query(&*log, asked).await else { panic!("no event answer") };
-        assert_eq!(found.map(|event| event.sequence.0), expected, "{event_type} after {after}");
-    }
-}
-
-/// A rare type among many events of another: before, at and after each of its events, and across sessions.
-pub async fn the_first_event_of_a_rare_type_is_found_in_a_long_log(backend: &mut dyn LogBackend) {
-    let log = backend.open();
-    let mut author = Author::registered(&*log, "p").await;
-    let mut rare = Vec::new();
-    for ahead in [254, 0, 255, 700, 3] {
-        let flood: Vec<_> = (0..ahead).map(output).chain([result()]).collect();
-        let batch = author.batch(&flood);
-        let head = submit(&*log, batch.clone()).await.expect("stored");
-        author.install(&batch, head);
-        rare.push(author.state.sequence.0);
-    }
-    let last = author.state.sequence.0;
-    log.close().await;
-    drop(log);
-    let log = backend.open();
-    author.write_outputs(&*log, 1).await;
-    author.write(&*log, result()).await.expect("one more");
-    rare.push(last + 2);
-    for after in 0..=last + 2 {
-        let asked = Query::FirstEventOfType {
-            process_id: process_id("p"),
-            event_type: "result".to_owned(),
-            after: Sequence(after),
-        };
-        let Answer::Event(found) = query(&*log, asked).await else { panic!("no event answer") };
-        let expected = rare.iter().copied().find(|sequence| *sequence > after);
-        assert_eq!(found.map(|event| event.sequence.0), expected, "after {after}");
-    }
-    assert_whole(&*log, "p").await;
-}
-
-/// Ascending by id, by status, in pages.
-pub async fn lists_show_what_the_filter_names_in_order(backend: &mut dyn LogBackend) {
-    let log = backend.open();
-    for id in ["d", "b", "ä", "a", "c"] {
-        Author::registered(&*log, id).await;
-    }
-    let mut ended = Author::registered(&*log, "bb").await;
-    ended.write(&*log, complete()).await.expect("an outcome");
-    ended.write_outputs(&*log, 1).await;
-
-    let any = list(&*log, ProcessStatusFilter::Any, None, 100).await;
-    assert_eq!(ids(&any), ["a", "b", "bb", "c", "d", "ä"]);
-    let running = list(&*log, ProcessStatusFilter::Running, None, 2).await;
-    assert_eq!((ids(&running), running.has_more), (vec!["a".to_owned(), "b".to_owned()], true));
-    let rest = list(&*log, ProcessStatusFilter::Running, Some("b"), 3).await;
-    assert_eq!((ids(&rest), rest.has_more), (vec!["c".to_owned(), "d".to_owned(), "ä".to_owned()], false));
-    let completed = list(&*log, ProcessStatusFilter::Completed, None, 100).await;
-    assert_eq!(completed.records, [ended.state.record.clone().expect("a record")]);
-    assert!(list(&*log, ProcessStatusFilter::Failed, None, 100).await.records.is_empty());
-}
-
-/// Unknown is an error only where the read demands the process.
-pub async fn reads_of_unknown_processes_say_so(backend: &mut dyn LogBackend) {
-    let log = backend.open();
-    let id = process_id("nobody");
-    let unknown = LogError::Unknown { process_id: id.clone() };
-    assert!(log.load(&id, 5).await.expect("a load").is_none());
-    assert_eq!(query(&*log, Query::Process { process_id: id.clone() }).await, Answer::Process(None));
-    assert_eq!(query(&*log, Query::Lease { process_id: id.clone() }).await, Answer::Lease(None));
-    let events = Query::Events { process_id: id.clone(), after: Sequence(0), limit: 1 };
-    assert_eq!(log.query(events).await, Err(unknown.clone()));
-    let first = Query::FirstEventOfType { process_id: id.clone(), event_type: OUTPUT.to_owned(), after: Sequence(0) };
-    assert_eq!(log.query(first).await, Err(unknown.clone()));
-    assert_eq!(log.verify(&id).await, Err(unknown.clone()));
-    assert_eq!(log.find_replays(&id, Vec::new()).await, Err(unknown));
-    assert!(log.process_ids(None, 10).await.expect("ids").is_empty());
-}
-
-/// A payload nests deeper than JSON is read back: it is refused, and the process lives on.
-pub async fn a_payload_that_could_not_be_read_back_is_refused(backend: &mut dyn LogBackend) {
-    let log = backend.open();
-    let mut author = Author::registered(&*log, "p").await;
-    let nested = |levels| (0..levels).fold(json!(1), |inner, _| json!([inner]));
-    // No decision would let it pass; the log does not rely on that.
-    let with_payload = |author: &mut Author, payload: serde_json::Value| {
-        let mut batch = author.batch(&[output(1)]);
-        Arc::make_mut(&mut batch.events[0].event).payload = payload;
-        batch
-    };
-    let refused = submit(&*log, with_payload(&mut author, nested(101))).await;
-    assert!(matches!(refused, Err(AppendError::NotAccepted { .. })), "{refused:?}");
-    let batch = with_payload(&mut author, nested(100));
-    let head = submit(&*log, batch.clone()).await.expect("stored");
-    author.install(&batch, head);
-    assert_eq!(all_events(&*log, "p").await[0].payload, nested(100));
-}
-
-/// Every field, whatever stands in it.
-pub async fn an_event_reads_back_exactly(backend: &mut dyn LogBackend) {
-    let log = backend.open();
-    let mut author = Author::registered(&*log, "p\u{2009}with ünusual 'signs'; --").await;
-    let mut written = Vec::new();
-    let payload = json!({
-        "text": "\u{0}\u{7f}\u{2028}\u{1f680}\"\\", "small": 5e-324, "large": 1.797_693_134_862_315_7e308,
-        "third": 1.0 / 3.0, "most": u64::MAX, "least": i64::MIN, "empty": { "": [] }, "null": null,
-    });
-    for command in [append(ProcessEventAppendRequest::new(OUTPUT, payload)), cancel(), complete(), output(1)] {
-        let batch = author.batch(&[command]);
-        written.extend(batch.events.iter().map(|stored| Arc::clone(&stored.event)));
-        let head = submit(&*log, batch.clone()).await.expect("stored");
-        author.install(&batch, head);
-    }
-    assert!(written.last().expect("an event").late);
-    let id = author.id().to_string();
-    assert_eq!(all_events(&*log, &id).await, written);
-    assert_eq!(Some(record(&*log, &id).await), author.state.record);
-    assert_whole(&*log, &id).await;
-}
-
 /// Computes heads beside the log under test, so that batches can be pipelined.
 #[derive(Debug)]
-struct MemoryScout(registry_actor::log::MemoryLog);
+struct MemoryScout(MemoryLog);
 
 impl Default for MemoryScout {
     fn default() -> Self {
-        Self(registry_actor::log::MemoryLog::new("scout"))
+        Self(MemoryLog::new("scout"))
     }
 }
 
 impl MemoryScout {
-    async fn head_after(&self, batch: &registry_actor::port::ProcessBatch) -> Option<registry_actor::port::Head> {
+    async fn head_after(&self, batch: &ProcessBatch) -> Option<Head> {
         submit(&self.0, batch.clone()).await.expect("a head")
     }
-}
-
-/// A follower that passes on what it hears.
-pub struct Listener {
-    groups: Mutex<mpsc::UnboundedSender<CommittedGroup>>,
-    after: Mutex<Position>,
-}
-
-impl Listener {
-    /// Attaches one to the log.
-    pub fn attach(log: &dyn ProcessLog) -> (Arc<Self>, mpsc::UnboundedReceiver<CommittedGroup>) {
-        let (groups, heard) = mpsc::unbounded_channel();
-        let listener = Arc::new(Self { groups: Mutex::new(groups), after: Mutex::new(Position::default()) });
-        let follower: Arc<dyn CommitFollower> = Arc::clone(&listener) as _;
-        *listener.after.lock().expect("a lock") = log.follow(Arc::downgrade(&follower));
-        (listener, heard)
-    }
-
-    /// The position after which it hears everything.
-    pub fn after(&self) -> Position {
-        *self.after.lock().expect("a lock")
-    }
-}
-
-impl CommitFollower for Listener {
-    fn follow(&self, group: &CommittedGroup) {
-        let _ = self.groups.lock().expect("a lock").send(group.clone());
-    }
-}
-
-/// The stored process, once the log answers for it again after a failure.
-pub async fn settled(log: &dyn ProcessLog, id: &str, operation_tail: u32) -> StoredProcess {
-    loop {
-        match log.load(&process_id(id), operation_tail).await {
-            Ok(stored) => return stored.expect("a process"),
-            Err(LogError::Unreadable { .. }) => tokio::task::yield_now().await,
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
-/// The stored process.
-pub async fn load(log: &dyn ProcessLog, id: &str) -> StoredProcess {
-    log.load(&process_id(id), 0).await.expect("a load").expect("a process")
-}
-
-/// The stored record.
-pub async fn record(log: &dyn ProcessLog, id: &str) -> Arc<registry_actor::domain::ProcessRecord> {
-    match query(log, Query::Process { process_id: process_id(id) }).await {
-        Answer::Process(Some(record)) => record,
-        other => panic!("expected a record, got {other:?}"),
-    }
-}
-
-/// A page of events.
-pub async fn events_page(log: &dyn ProcessLog, id: &str, after: u64, limit: u32) -> EventPage {
-    match query(log, Query::Events { process_id: process_id(id), after: Sequence(after), limit }).await {
-        Answer::Events(page) => page,
-        other => panic!("expected events, got {other:?}"),
-    }
-}
-
-/// All events but the registration.
-pub async fn all_events(log: &dyn ProcessLog, id: &str) -> Vec<Arc<ProcessEvent>> {
-    let page = events_page(log, id, 0, EventPage::MAX_LIMIT).await;
-    assert!(!page.has_more);
-    page.events
-}
-
-/// Fails unless nothing is wrong with the process.
-pub async fn assert_whole(log: &dyn ProcessLog, id: &str) {
-    let verification = log.verify(&process_id(id)).await.expect("a check");
-    assert_eq!(verification.faults, [], "faults of {id}");
-}
-
-/// Process and sequence of everything in the feed.
-pub async fn whole_feed(log: &dyn ProcessLog) -> Vec<(String, u64)> {
-    let page = log.feed(Position::default(), EventPage::MAX_LIMIT).await.expect("the feed");
-    assert!(!page.has_more);
-    let mut seen = Vec::new();
-    collect(&page.batches, &mut seen);
-    seen
-}
-
-fn collect(batches: &[registry_actor::port::CommittedBatch], seen: &mut Vec<(String, u64)>) {
-    for batch in batches {
-        assert!(!batch.events.is_empty());
-        seen.extend(batch.events.iter().map(|event| (batch.process_id.to_string(), event.sequence.0)));
-    }
-}
-
-async fn query(log: &dyn ProcessLog, asked: Query) -> Answer {
-    log.query(asked).await.expect("an answer")
-}
-
-async fn list(log: &dyn ProcessLog, status: ProcessStatusFilter, after: Option<&str>, limit: u32) -> ProcessPage {
-    let asked = Query::Processes { filter: ProcessListFilter { status }, after: after.map(process_id), limit };
-    match query(log, asked).await {
-        Answer::Processes(page) => page,
-        other => panic!("expected records, got {other:?}"),
-    }
-}
-
-fn ids(page: &ProcessPage) -> Vec<String> {
-    page.records.iter().map(|record| record.id().to_string()).collect()
 }

@@ -28,7 +28,7 @@ pub(super) enum PublisherMessage {
     Group(CommittedGroup),
     /// Groups were left out because too many wait: read them from the feed.
     Behind,
-    /// End, after what is queued: the log is closed.
+    /// End, after what is queued: nothing writes any more.
     ShutDown,
 }
 
@@ -141,8 +141,7 @@ impl Actor for PublisherActor {
                 }
             }
             PublisherMessage::ShutDown => {
-                // The log is closed and its last groups came before this message. Whoever still waits is told that the
-                // source has ended.
+                // A last group that is still on its way is not waited for: the end of the source wakes everybody.
                 publisher.source.close();
                 myself.stop(Some("shut down".to_owned()));
             }

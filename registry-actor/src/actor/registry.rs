@@ -182,7 +182,7 @@ impl ActorRegistry {
         shard.map(|shard| shard.get_cell()).into_iter().chain(publisher.map(|publisher| publisher.get_cell())).collect()
     }
 
-    /// Closes the door, lets what is under way finish, closes the log, tells listeners that the source has ended, and
+    /// Closes the door, lets what is under way finish, tells listeners that the source has ended, closes the log, and
     /// stops the actors. May be called twice; the second call reports nothing killed. Runs to its end also if the
     /// future is dropped: a registry that is shut down by half would leave its callers and waiters hanging.
     ///
@@ -215,7 +215,8 @@ impl ActorRegistry {
                 shard.get_cell().kill();
             }
         }
-        self.inner.environment.log.close().await;
+        // Nothing of this registry writes any more. The source ends before the log, so that whoever is woken by its end can
+        // still read.
         let publisher = self.inner.seats.publisher.borrow().clone();
         if let Some(publisher) = publisher
             && publisher.cast(PublisherMessage::ShutDown).is_ok()
@@ -224,6 +225,7 @@ impl ActorRegistry {
             drop(publisher.get_cell().wait(Some(patience)).await);
         }
         self.inner.source.close();
+        self.inner.environment.log.close().await;
         drop(self.inner.root.get_cell().stop_and_wait(None, Some(patience)).await);
         report
     }

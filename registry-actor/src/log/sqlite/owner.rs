@@ -101,7 +101,13 @@ pub(super) fn canonical(path: &Path) -> Result<PathBuf, OpenError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let Some(name) = path.file_name() else { return Err(failed(error)) };
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            Ok(parent.canonicalize().map_err(failed)?.join(name))
+            let parent = parent.canonicalize().map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => {
+                    OpenError::Io { path: path.to_owned(), reason: "its directory does not exist".to_owned() }
+                }
+                _ => failed(error),
+            })?;
+            Ok(parent.join(name))
         }
         Err(error) => Err(failed(error)),
     }
