@@ -59,11 +59,6 @@ impl OwnedStore {
         match SqliteLog::open(path, SqliteOptions::default()) {
             Ok(log) => Ok(Self { path: path.to_owned(), log: Arc::new(log) }),
             Err(OpenError::Owned { path, holder }) => Err(TakeError::Owned { path, holder: holder.to_string() }),
-            // A file that is missing would have been created: it is the directory that is not there.
-            Err(OpenError::Missing { path }) => Err(TakeError::Failed(Failure::new(
-                FailureKind::CannotCreate,
-                format!("cannot create a store at {}: there is no such directory", path.display()),
-            ))),
             Err(error) => Err(TakeError::Failed(failure_of(&error))),
         }
     }
@@ -182,7 +177,7 @@ fn failure_of(error: &OpenError) -> Failure {
         | OpenError::OlderSchema { .. }
         | OpenError::Unusable { .. } => FailureKind::Data,
         OpenError::Owned { .. } => FailureKind::Temporary,
-        OpenError::PermissionDenied { .. } => FailureKind::CannotCreate,
+        OpenError::NoDirectory { .. } | OpenError::PermissionDenied { .. } => FailureKind::CannotCreate,
         _ => FailureKind::Io,
     };
     Failure::new(kind, error.to_string())

@@ -17,6 +17,12 @@ pub enum OpenError {
         /// The file.
         path: PathBuf,
     },
+    /// It cannot be made: its directory is not there either.
+    #[error("cannot create a store at {path}: there is no such directory", path = path.display())]
+    NoDirectory {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is something else.
     #[error("{path} is not a store: {reason}", path = path.display())]
     NotAStore {

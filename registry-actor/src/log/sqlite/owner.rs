@@ -102,9 +102,7 @@ pub(super) fn canonical(path: &Path) -> Result<PathBuf, OpenError> {
             let Some(name) = path.file_name() else { return Err(failed(error)) };
             let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let parent = parent.canonicalize().map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => {
-                    OpenError::Io { path: path.to_owned(), reason: "its directory does not exist".to_owned() }
-                }
+                io::ErrorKind::NotFound => OpenError::NoDirectory { path: path.to_owned() },
                 _ => failed(error),
             })?;
             Ok(parent.join(name))
