@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use awaiter::ProcessAwaiter;
+use awaiter::{AwaitError, ProcessAwaiter};
 use registry_actor::actor::{ActorRegistry, RegistryOptions, RestartPolicy};
 use registry_actor::domain::{Command, ProcessAwaitOutput, ProcessId, Receipt, Refusal, Sequence, WriteAuthority};
 use registry_actor::log::{AppendFault, MemoryLog};
@@ -82,6 +82,18 @@ async fn notes(log: &MemoryLog, id: &ProcessId) -> Vec<u64> {
             return numbers;
         }
     }
+}
+
+/// Begins a wait for the outcome, and returns when the waiter has subscribed and read once.
+async fn await_terminal(
+    registry: &ActorRegistry,
+    id: &ProcessId,
+) -> JoinHandle<Result<ProcessAwaitOutput, AwaitError>> {
+    let awaiter = ProcessAwaiter::attached(Arc::new(registry.clone()));
+    let id = id.clone();
+    let waiting = tokio::spawn(async move { awaiter.await_terminal(&id).await });
+    tokio::task::yield_now().await;
+    waiting
 }
 
 fn inserted_sequence(receipt: &Receipt) -> u64 {
@@ -263,12 +275,7 @@ async fn a_round_of_many_large_appends_is_cut_to_what_the_log_takes_at_once() {
 async fn an_actor_that_dies_between_commit_and_reply_costs_no_waiter_its_outcome() {
     let fixture = Fixture::new().await;
     let id = fixture.registered("a").await;
-    let awaiter = ProcessAwaiter::attached(Arc::new(fixture.registry.clone()));
-    let waiting = tokio::spawn({
-        let id = id.clone();
-        async move { awaiter.await_terminal(&id).await }
-    });
-    tokio::task::yield_now().await;
+    let waiting = await_terminal(&fixture.registry, &id).await;
     fixture.faults.panic_at(FaultPoint::AfterCommitBeforeReply, &id, 1);
     let output = ProcessAwaitOutput::success(json!(7));
     let record = fixture.registry.complete_process(&id, output.clone()).await.expect("answered");
@@ -322,12 +329,7 @@ async fn an_idle_process_comes_to_rest_and_wakes_with_its_state() {
 async fn an_idle_waiter_reads_nothing_and_keeps_no_actor_alive() {
     let fixture = Fixture::new().await;
     let id = fixture.registered("a").await;
-    let awaiter = ProcessAwaiter::attached(Arc::new(fixture.registry.clone()));
-    let waiting = tokio::spawn({
-        let id = id.clone();
-        async move { awaiter.await_terminal(&id).await }
-    });
-    tokio::task::yield_now().await;
+    let waiting = await_terminal(&fixture.registry, &id).await;
     let reads = fixture.log.reads();
     tokio::time::sleep(Duration::from_secs(3_600)).await;
     assert_eq!(fixture.log.reads(), reads, "an hour of waiting costs no read");
@@ -424,12 +426,7 @@ async fn a_waiter_hears_of_an_outcome_that_another_registry_wrote() {
     let fixture = Fixture::new().await;
     let second = start(&fixture.log, &fixture.faults, &fixture.clock, |_| {}).await;
     let id = fixture.registered("a").await;
-    let awaiter = ProcessAwaiter::attached(Arc::new(second));
-    let waiting = tokio::spawn({
-        let id = id.clone();
-        async move { awaiter.await_terminal(&id).await }
-    });
-    tokio::task::yield_now().await;
+    let waiting = await_terminal(&second, &id).await;
     fixture.registry.complete_process(&id, ProcessAwaitOutput::success(json!(3))).await.expect("completed");
     assert_eq!(waiting.await.expect("no panic"), Ok(ProcessAwaitOutput::success(json!(3))));
 }
