@@ -4,6 +4,7 @@
 //! actors, commands or why a batch was decided; a batch that breaks the shape of a log is refused, its meaning is not
 //! asked.
 
+mod across;
 #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "a log in memory keeps values, not bytes"))]
 mod codec;
 mod followers;

@@ -14,8 +14,11 @@ pub use change::{ChangeSource, CommitListener, CommittedBatch};
 pub use clock::{Clock, Timestamp};
 pub use fault::{FaultPoint, FaultPoints, NoFaults};
 pub use log::{
-    AppendError, AppendReply, AppendResult, BatchEvent, CommitFollower, CommittedGroup, FeedPage, Head, LogError,
-    LogFault, Position, Precondition, ProcessBatch, ProcessLog, ProcessVerification, StoredProcess,
+    AcrossError, AppendError, AppendReply, AppendResult, BatchEvent, CommitFollower, CommittedGroup, FeedPage, Head,
+    LogError, LogFault, Position, Precondition, ProcessBatch, ProcessLog, ProcessVerification, StoredProcess,
 };
-pub use query::{Answer, EventPage, ProcessListFilter, ProcessPage, ProcessStatusFilter, Query};
-pub use registry::{ProcessRegistry, ProcessRegistryExt, RegistryError};
+pub use query::{
+    Answer, ChangePage, EventPage, HandleGrantPage, PendingWake, PendingWakePage, ProcessChange, ProcessGrantPage,
+    ProcessPage, Query,
+};
+pub use registry::{DurabilityTier, ProcessRegistry, ProcessRegistryExt, RegistryError, SignalReceipt};

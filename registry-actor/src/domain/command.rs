@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    LeaseFence, LeaseOwnerIdentity, LeaseToken, ProcessAwaitOutput, ProcessEventAppendRequest, ProcessLease,
-    ProcessRegistration, ProcessStarted, ReplayKey,
+    AbandonRequest, CoreEventType, LeaseFence, LeaseOwnerIdentity, LeaseToken, ProcessAwaitOutput,
+    ProcessEventAppendRequest, ProcessExternalRef, ProcessId, ProcessLease, ProcessRegistration, ProcessStarted,
+    ReplayKey, Sequence, WaitState,
 };
 
 /// A mutation of one process.
@@ -46,6 +47,33 @@ pub enum Command {
         /// By what right.
         authority: WriteAuthority,
     },
+    /// Records under which name a foreign backend knows the process. Set once; ended processes take it too.
+    SetExternalRef {
+        /// The reference.
+        external_ref: ProcessExternalRef,
+    },
+    /// Authorises that the process be abandoned once nobody holds its lease. The first request stays.
+    RequestAbandon {
+        /// Who asks, and why.
+        request: AbandonRequest,
+    },
+    /// Records that the process waits. A second wait takes the place of the first; the same one again changes nothing.
+    SetWait {
+        /// For what.
+        wait: WaitState,
+        /// By what right.
+        authority: WriteAuthority,
+    },
+    /// Records that the process no longer waits. If it does not, nothing changes.
+    ClearWait {
+        /// By what right.
+        authority: WriteAuthority,
+    },
+    /// Records that a wake was taken, and settles its delivery. The same one again changes nothing.
+    AckWake {
+        /// The event that woke.
+        sequence: Sequence,
+    },
     /// Takes the lease if it is free, released or expired.
     ClaimLease {
         /// Who wants it.
@@ -79,7 +107,8 @@ pub enum Command {
 impl Command {
     /// The replay keys that deciding this command looks up.
     #[must_use]
-    pub fn replay_keys(&self, process_id: &super::ProcessId) -> Vec<ReplayKey> {
+    pub fn replay_keys(&self, process_id: &ProcessId) -> Vec<ReplayKey> {
+        let fact = |core, detail: Option<Sequence>| super::event::fact_key(process_id, core, detail);
         match self {
             Self::Append { events, .. } => events.iter().filter_map(|event| event.replay_key.clone()).collect(),
             Self::RequestCancel { reason } => {
@@ -91,12 +120,27 @@ impl Command {
             Self::Complete { output, .. } => {
                 super::decide::completion(process_id, output).replay_key.into_iter().collect()
             }
-            Self::RecordFirstStarted { .. } => super::decide::first_started_key(process_id).into_iter().collect(),
-            Self::Register { .. }
+            Self::AckWake { sequence } => fact(CoreEventType::WakeAcknowledged, Some(*sequence)).into_iter().collect(),
+            // What is set once is in the record, and the keys of these facts are not given to callers.
+            Self::RecordFirstStarted { .. }
+            | Self::SetExternalRef { .. }
+            | Self::RequestAbandon { .. }
+            | Self::SetWait { .. }
+            | Self::ClearWait { .. }
+            | Self::Register { .. }
             | Self::ClaimLease { .. }
             | Self::ReclaimLease { .. }
             | Self::RenewLease { .. }
             | Self::ReleaseLease { .. } => Vec::new(),
+        }
+    }
+
+    /// The wake that deciding this command looks up.
+    #[must_use]
+    pub const fn acknowledged_wake(&self) -> Option<Sequence> {
+        match self {
+            Self::AckWake { sequence } => Some(*sequence),
+            _ => None,
         }
     }
 
@@ -105,8 +149,15 @@ impl Command {
     #[must_use]
     pub const fn is_urgent(&self) -> bool {
         match self {
-            Self::Register { .. } | Self::Append { .. } | Self::RecordFirstStarted { .. } => false,
+            Self::Register { .. }
+            | Self::Append { .. }
+            | Self::RecordFirstStarted { .. }
+            | Self::SetExternalRef { .. }
+            | Self::SetWait { .. }
+            | Self::ClearWait { .. }
+            | Self::AckWake { .. } => false,
             Self::RequestCancel { .. }
+            | Self::RequestAbandon { .. }
             | Self::Complete { .. }
             | Self::ClaimLease { .. }
             | Self::ReclaimLease { .. }
@@ -124,6 +175,11 @@ impl Command {
             Self::RequestCancel { .. } => "request_cancel",
             Self::Complete { .. } => "complete",
             Self::RecordFirstStarted { .. } => "record_first_started",
+            Self::SetExternalRef { .. } => "set_external_ref",
+            Self::RequestAbandon { .. } => "request_abandon",
+            Self::SetWait { .. } => "set_wait",
+            Self::ClearWait { .. } => "clear_wait",
+            Self::AckWake { .. } => "ack_wake",
             Self::ClaimLease { .. } => "claim_lease",
             Self::ReclaimLease { .. } => "reclaim_lease",
             Self::RenewLease { .. } => "renew_lease",

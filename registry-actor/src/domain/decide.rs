@@ -1,6 +1,8 @@
 //! `decide`: what a command does to a process, as a value. It changes nothing itself.
 
+mod across;
 mod append;
+mod facts;
 mod lease;
 mod lifecycle;
 
@@ -8,8 +10,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use across::{PruneVerdict, RevokedGrant, check_across, clear_wake_target, prune_verdict, session_report};
 pub(crate) use append::completion;
-pub(crate) use lifecycle::first_started_key;
 
 use super::{
     Command, LeaseFence, LeaseRow, ObservedProcess, OperationId, ProcessEvent, ProcessEventAppendRequest, ProcessLease,
@@ -30,6 +32,8 @@ pub struct DecisionContext {
     pub operation: OperationId,
     /// What was seen under the pid of the observed holder; only a reclaim asks.
     pub observed: ObservedProcess,
+    /// The event that an acknowledgement names, as the log has it; only an acknowledgement asks.
+    pub wake: Option<Arc<ProcessEvent>>,
     /// Whether unfenced terminal facts and first starts pass while another's lease is in force.
     pub unfenced_writes: UnfencedWrites,
 }
@@ -52,7 +56,7 @@ pub struct Decision {
     pub events: Vec<Arc<ProcessEvent>>,
     /// The new lease row.
     pub lease: Option<LeaseRow>,
-    /// The wakes that the events make.
+    /// The wakes that the events make, to be stored with them.
     pub deliveries: Vec<ProcessWakeDelivery>,
     /// What the caller is told besides the record.
     pub reply: Reply,
@@ -63,6 +67,8 @@ pub struct Decision {
 pub struct Reply {
     /// The events of the command, inserted and replayed.
     pub events: Vec<ReceiptEvent>,
+    /// The wakes of these events, those of replayed ones included.
+    pub deliveries: Vec<ProcessWakeDelivery>,
     /// Answer to a claim, reclaim or renewal.
     pub lease: Option<ProcessLeaseClaimOutcome>,
 }
@@ -86,6 +92,11 @@ pub fn decide(state: &ProcessState, command: &Command, context: &DecisionContext
         Command::RecordFirstStarted { started, authority } => {
             lifecycle::record_first_started(state, started, authority, context)
         }
+        Command::SetExternalRef { external_ref } => facts::set_external_ref(state, external_ref, context),
+        Command::RequestAbandon { request } => facts::request_abandon(state, request, context),
+        Command::SetWait { wait, authority } => facts::set_wait(state, wait, authority, context),
+        Command::ClearWait { authority } => facts::clear_wait(state, authority, context),
+        Command::AckWake { sequence } => facts::ack_wake(state, *sequence, context),
         Command::ClaimLease { owner, ttl_ms } => lease::claim(state, owner, *ttl_ms, context),
         Command::ReclaimLease { owner, observed, ttl_ms } => lease::reclaim(state, owner, observed, *ttl_ms, context),
         Command::RenewLease { lease, ttl_ms } => lease::renew(state, lease, *ttl_ms, context),
@@ -96,7 +107,11 @@ pub fn decide(state: &ProcessState, command: &Command, context: &DecisionContext
 impl DecisionContext {
     /// The lease in force, if there is one.
     fn live_lease<'state>(&self, state: &'state ProcessState) -> Option<&'state ProcessLease> {
-        let holder = state.lease.holder.as_ref()?;
+        self.live_holder(&state.lease)
+    }
+
+    fn live_holder<'row>(&self, row: &'row LeaseRow) -> Option<&'row ProcessLease> {
+        let holder = row.holder.as_ref()?;
         holder.is_live(&self.session, self.epoch_ms, self.monotonic_ms).then_some(holder)
     }
 }

@@ -39,6 +39,14 @@ impl ProcessEvent {
         CoreEventType::from_name(&self.event_type)
     }
 
+    /// The wake that this event acknowledges, if it acknowledges one.
+    #[must_use]
+    pub fn acknowledged_wake(&self) -> Option<Sequence> {
+        (self.core_type() == Some(CoreEventType::WakeAcknowledged))
+            .then(|| self.payload.get("sequence").and_then(Value::as_u64).map(Sequence))
+            .flatten()
+    }
+
     /// Lineage of the event. It follows from the event itself and is not stored.
     #[must_use]
     pub fn invocation(&self) -> RuntimeInvocation {
@@ -152,4 +160,35 @@ pub(crate) fn deterministic_key(process_id: &ProcessId, fact: &str) -> Option<Re
     ReplayKey::new(format!("process:{process_id}:{fact}"))
         .or_else(|_| ReplayKey::new(format!("process:{}:{fact}", Digest::of_parts([process_id.as_str().as_bytes()]))))
         .ok()
+}
+
+/// The replay key of a fact that only the registry writes.
+pub(crate) fn fact_key(process_id: &ProcessId, core: CoreEventType, detail: Option<Sequence>) -> Option<ReplayKey> {
+    let fact = core.name().trim_start_matches("process.");
+    match detail {
+        None => deterministic_key(process_id, fact),
+        Some(sequence) => deterministic_key(process_id, &format!("{fact}:{sequence}")),
+    }
+}
+
+/// Whether a key is one that the registry derives itself, for a fact of another type than the request's: a caller who
+/// could take it would keep that fact from ever being written.
+pub(crate) fn is_reserved_key(process_id: &ProcessId, request: &ProcessEventAppendRequest) -> bool {
+    let Some(key) = &request.replay_key else { return false };
+    let fact = ["process:", "process:"]
+        .into_iter()
+        .zip([process_id.to_string(), Digest::of_parts([process_id.as_str().as_bytes()]).to_string()])
+        .find_map(|(prefix, id)| key.as_str().strip_prefix(prefix)?.strip_prefix(&id)?.strip_prefix(':'));
+    let Some(fact) = fact else { return false };
+    let named = |core: CoreEventType| {
+        let name = core.name().trim_start_matches("process.");
+        fact == name || fact.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'))
+    };
+    if let Some(event_type) = fact.strip_prefix("terminal:") {
+        return event_type != request.event_type;
+    }
+    if named(CoreEventType::CancelRequested) {
+        return request.event_type != CoreEventType::CancelRequested.name();
+    }
+    CoreEventType::INTERNAL.into_iter().any(named)
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{LeaseOwnerIdentity, ProcessId, ProcessRegistration, ProcessStatus, RegistrationHash, SessionScope};
+use super::{
+    AbandonRequest, LeaseOwnerIdentity, ProcessExternalRef, ProcessId, ProcessRegistration, ProcessStatus,
+    RegistrationHash, SessionScope, WaitState,
+};
 
 /// What is known about a process. No field changes except as the projection of a stored event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,16 +16,28 @@ pub struct ProcessRecord {
     pub registration: Arc<ProcessRegistration>,
     /// Its hash.
     pub registration_hash: RegistrationHash,
+    /// Which life of the id this is: 1, and one more for each life that was pruned.
+    #[serde(default = "first_generation", skip_serializing_if = "is_first_generation")]
+    pub generation: u32,
     /// When it was registered, in ms since the Unix epoch.
     pub created_at_ms: u64,
     /// When it last changed, in ms since the Unix epoch. Never goes back.
     pub updated_at_ms: u64,
-    /// When its terminal event was decided, in ms since the Unix epoch. Set once.
+    /// When it ended, in ms since the Unix epoch. Set once, and never before `created_at_ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal_at_ms: Option<u64>,
     /// Who began the execution. Set once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_started: Option<Arc<ProcessStarted>>,
+    /// Under which name a foreign backend knows it. Set once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_ref: Option<Arc<ProcessExternalRef>>,
+    /// Somebody's permission to abandon it. Set once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abandon_request: Option<Arc<AbandonRequest>>,
+    /// What it waits for; never on an ended process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Arc<WaitState>>,
     /// Whom its wakes go to now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wake_target: Option<Arc<SessionScope>>,
@@ -37,6 +52,15 @@ impl ProcessRecord {
     pub fn id(&self) -> &ProcessId {
         &self.registration.id
     }
+}
+
+pub(crate) const fn first_generation() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+pub(crate) const fn is_first_generation(generation: &u32) -> bool {
+    *generation == 1
 }
 
 /// The durable fact that execution began.

@@ -5,7 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ProcessAwaitOutput, ProcessId, ProcessLease, ProcessTerminalState, RegistrationHash, ReplayKey, SelectorError,
+    CursorFault, InvalidFilter, Measure, ProcessAwaitOutput, ProcessExternalRef, ProcessId, ProcessLease,
+    ProcessTerminalState, RegistrationHash, ReplayKey, SelectorError, Sequence, SessionScope,
 };
 
 /// Why a command was not carried out.
@@ -174,6 +175,95 @@ pub enum Refusal {
         /// The id.
         process_id: ProcessId,
     },
+    /// The process is known under another name to a foreign backend.
+    #[error("external ref conflict for process `{process_id}`: stored {}/{}, offered another", .stored.backend, .stored.id)]
+    ExternalRefConflict {
+        /// The id.
+        process_id: ProcessId,
+        /// The reference that stands.
+        stored: Box<ProcessExternalRef>,
+    },
+    /// The process has ended: there is nothing to abandon.
+    #[error("process `{process_id}` is already terminal and cannot accept an abandon request")]
+    AbandonOfTerminal {
+        /// The id.
+        process_id: ProcessId,
+        /// Its outcome.
+        existing: Box<ProcessAwaitOutput>,
+    },
+    /// The process has ended: it waits for nothing.
+    #[error("process `{process_id}` is already terminal and cannot enter a wait state")]
+    WaitOfTerminal {
+        /// The id.
+        process_id: ProcessId,
+        /// Its outcome.
+        existing: Box<ProcessAwaitOutput>,
+    },
+    /// No event of that sequence woke anybody.
+    #[error("process `{process_id}` has no wake at sequence {sequence}")]
+    NoSuchWake {
+        /// The id.
+        process_id: ProcessId,
+        /// What was acknowledged.
+        sequence: Sequence,
+    },
+    /// The key is one that the registry derives itself.
+    #[error("event replay key `{replay_key}` is reserved for the registry's own facts")]
+    ReservedReplayKey {
+        /// The key.
+        replay_key: ReplayKey,
+    },
+    /// The scope cannot address the process.
+    #[error("process handle `{process_id}` is not granted to session `{}`", .scope.id())]
+    HandleNotGranted {
+        /// The id.
+        process_id: ProcessId,
+        /// The scope.
+        scope: SessionScope,
+    },
+    /// A name is blank.
+    #[error("{what} must be a non-empty string")]
+    EmptyName {
+        /// What was to be named.
+        what: String,
+    },
+    /// A name holds a control character.
+    #[error("{what} must not hold control characters, got {found:?}")]
+    ControlCharacter {
+        /// What was to be named.
+        what: String,
+        /// The first one.
+        found: char,
+    },
+    /// Something is larger than the registry takes.
+    #[error("{what} must be at most {limit} {measure}, got {found}")]
+    LimitExceeded {
+        /// What.
+        what: String,
+        /// What the limit counts.
+        measure: Measure,
+        /// The limit, inclusive.
+        limit: u64,
+        /// What was found.
+        found: u64,
+    },
+    /// A value nests too deep.
+    #[error("{what} is {reason}")]
+    TooDeep {
+        /// What.
+        what: String,
+        /// How.
+        reason: String,
+    },
+    /// A page of nothing was asked for.
+    #[error("a page must hold at least 1 entry, got a limit of 0")]
+    EmptyPage,
+    /// The filter is none.
+    #[error(transparent)]
+    InvalidFilter(InvalidFilter),
+    /// The store does not accept the cursor.
+    #[error(transparent)]
+    Cursor(CursorFault),
     /// Deciding the command panicked. It is not tried again.
     #[error("command for process `{process_id}` panicked while it was decided: {message}")]
     DecisionPanicked {

@@ -7,8 +7,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::explicit_null::present;
+use super::filter::check_tags;
+use super::json_size::check_written_size;
+use super::name::check_name;
 use super::nesting::{MAX_LEVELS, nests_within, too_deep};
-use super::{CoreEventType, Digest, ProcessEventType, ProcessId, ProcessProvenance, Refusal, SessionScope};
+use super::{
+    CoreEventType, Digest, Limits, Measure, ProcessEventType, ProcessId, ProcessOriginator, ProcessProvenance, Refusal,
+    SessionScope,
+};
 
 /// What recovery may do with a process after its owner is gone. There is no default: the host must say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -64,6 +70,9 @@ pub struct ProcessRegistration {
     /// Whom its wakes go to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wake_target: Option<SessionScope>,
+    /// Words of the host, for lists and retention.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
 }
 
 impl ProcessRegistration {
@@ -80,7 +89,15 @@ impl ProcessRegistration {
             provenance: ProcessProvenance::default(),
             env_ref: None,
             wake_target: None,
+            tags: BTreeSet::new(),
         }
+    }
+
+    /// The same with these tags besides those that it has.
+    #[must_use]
+    pub fn with_tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.tags.extend(tags.into_iter().map(Into::into));
+        self
     }
 
     /// The same with these event types besides those that it has.
@@ -104,6 +121,7 @@ impl ProcessRegistration {
             }
         }
         self.check()?;
+        check_written_size("registration", &self)?;
         let hash = RegistrationHash::of(&self)?;
         Ok((self, hash))
     }
@@ -119,6 +137,7 @@ impl ProcessRegistration {
         if self.input.kind.trim().is_empty() {
             return Err(Refusal::EmptyInputKind { process_id: self.id.clone() });
         }
+        self.check_names()?;
         match (self.input.env, &self.env_ref) {
             (EnvironmentRule::Required, None) => {
                 return Err(Refusal::EnvironmentRequired { kind: self.input.kind.clone() });
@@ -128,11 +147,20 @@ impl ProcessRegistration {
             }
             _ => {}
         }
+        if self.event_types.len() > Limits::EVENT_TYPES {
+            return Err(Refusal::LimitExceeded {
+                what: "event types".to_owned(),
+                measure: Measure::Items,
+                limit: Limits::EVENT_TYPES as u64,
+                found: self.event_types.len() as u64,
+            });
+        }
         let mut names = BTreeSet::new();
         for declared in &self.event_types {
             if declared.name.trim().is_empty() {
                 return Err(Refusal::EmptyEventType { process_id: self.id.clone() });
             }
+            check_name("event type", &declared.name)?;
             if !names.insert(declared.name.as_str()) {
                 return Err(Refusal::DuplicateEventType { event_type: declared.name.clone() });
             }
@@ -157,6 +185,24 @@ impl ProcessRegistration {
                 .map_err(|reason| Refusal::InvalidSchema { event_type: declared.name.clone(), reason })?;
         }
         Ok(())
+    }
+
+    fn check_names(&self) -> Result<(), Refusal> {
+        check_name("input kind", &self.input.kind)?;
+        check_name("identity kind", &self.identity.kind)?;
+        if let Some(label) = &self.identity.label {
+            check_name("label", label)?;
+        }
+        if let Some(env_ref) = &self.env_ref {
+            check_name("env ref", &env_ref.0)?;
+        }
+        if let ProcessOriginator::Session { scope } = &self.provenance.originator {
+            scope.check()?;
+        }
+        if let Some(target) = &self.wake_target {
+            target.check()?;
+        }
+        check_tags(&self.tags)
     }
 }
 

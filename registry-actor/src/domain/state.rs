@@ -16,6 +16,8 @@ pub struct ProcessState {
     pub sequence: Sequence,
     /// Sequence of the last event that changed more of the record than `updated_at_ms`.
     pub body_sequence: Sequence,
+    /// How many lives of the id were pruned.
+    pub pruned_generations: u32,
     /// Its lease row.
     pub lease: Arc<LeaseRow>,
     /// What is known of its replay keys.
@@ -31,6 +33,7 @@ impl ProcessState {
             record: None,
             sequence: Sequence::REGISTRATION,
             body_sequence: Sequence::REGISTRATION,
+            pruned_generations: 0,
             lease: Arc::default(),
             replays: ReplayWindow::complete(),
         }

@@ -9,9 +9,11 @@ use super::{CausalRef, Digest, ProcessEvent, ProcessId, ProcessRecord, Sequence,
 pub struct ProcessWakeDelivery {
     /// Names the wake: equal for equal target scope and dedupe key, whatever event or process it came from.
     pub wake_id: String,
-    /// The session.
+    /// Whom it is for. With the wake id it is the identity of the delivery: a rendered scope id is not injective.
+    pub target: SessionScope,
+    /// The session of the target.
     pub target_session_id: String,
-    /// The scope within it.
+    /// The rendered target.
     pub target_scope_id: SessionScopeId,
     /// The process that wakes.
     pub process_id: ProcessId,
@@ -39,7 +41,8 @@ impl ProcessWakeDelivery {
         let key = serde_json::json!([target_scope_id.as_str(), wake.dedupe_key]);
         Some(Self {
             wake_id: format!("wake:{}", Digest::of_json(&key).ok()?),
-            target_session_id: target.session_id.clone(),
+            target: target.clone(),
+            target_session_id: target.session_id().to_owned(),
             target_scope_id,
             process_id: event.process_id.clone(),
             sequence: event.sequence,

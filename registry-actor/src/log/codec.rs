@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::domain::{
-    Digest, LeaseRow, OperationId, ProcessEvent, ProcessEventSemantics, ProcessId, ProcessRecord, ReplayKey, Sequence,
+    Digest, LeaseRow, OperationId, ProcessEvent, ProcessEventSemantics, ProcessId, ProcessRecord, ProcessWakeDelivery,
+    ReplayKey, Sequence,
 };
 use crate::port::{CommittedBatch, Head, Precondition, ProcessBatch};
 
@@ -48,6 +49,7 @@ pub(crate) enum MalformedBatch {
 pub(crate) struct EncodedBatch {
     pub(crate) expected: Precondition,
     pub(crate) events: Vec<EncodedEvent>,
+    pub(crate) deliveries: Vec<EncodedDelivery>,
     /// Present where more than `updated_at_ms` changed.
     pub(crate) record: Option<EncodedRecord>,
     pub(crate) updated_at_ms: u64,
@@ -85,6 +87,14 @@ pub(crate) struct EncodedLease {
     pub(crate) checksum: Digest,
 }
 
+/// A wake delivery in its stored form.
+#[derive(Debug)]
+pub(crate) struct EncodedDelivery {
+    pub(crate) delivery: ProcessWakeDelivery,
+    pub(crate) body: Vec<u8>,
+    pub(crate) checksum: Digest,
+}
+
 /// The stored columns of an event, as they are read: nothing is believed of them before the link is checked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EventColumns<'row> {
@@ -108,7 +118,7 @@ impl EncodedBatch {
 /// Checks the shape of a batch and gives it its stored form. The expected head carries the link that the new events
 /// continue.
 pub(crate) fn encode(batch: ProcessBatch) -> Result<EncodedBatch, MalformedBatch> {
-    let ProcessBatch { process_id, expected, events, record, body_changed, lease, urgent } = batch;
+    let ProcessBatch { process_id, expected, events, deliveries, record, body_changed, lease, urgent } = batch;
     check_shape(&expected, events.len(), lease.as_ref())?;
     let mut head = expected.head;
     let mut encoded = Vec::with_capacity(events.len());
@@ -136,7 +146,13 @@ pub(crate) fn encode(batch: ProcessBatch) -> Result<EncodedBatch, MalformedBatch
         updated_at_ms: record.updated_at_ms,
         lease: lease.map(|row| encode_lease(&process_id, row)).transpose()?,
         head,
-        committed: CommittedBatch { process_id, record, events: events.into_iter().map(|event| event.event).collect() },
+        committed: CommittedBatch {
+            process_id,
+            record,
+            events: events.into_iter().map(|event| event.event).collect(),
+            woken: deliveries.iter().map(|delivery| delivery.target.clone()).collect(),
+        },
+        deliveries: deliveries.into_iter().map(encode_delivery).collect::<Result<_, _>>()?,
         events: encoded,
         urgent,
     })
@@ -266,6 +282,45 @@ pub(crate) fn decode_record(
     let mut record: ProcessRecord = from_json("record", codec, body)?;
     record.updated_at_ms = updated_at_ms.cast_unsigned();
     Ok(record)
+}
+
+/// Gives a delivery its stored form.
+fn encode_delivery(delivery: ProcessWakeDelivery) -> Result<EncodedDelivery, MalformedBatch> {
+    let body = to_json("a wake delivery", &delivery)?;
+    let checksum = delivery_checksum(CODEC_JSON, &body);
+    Ok(EncodedDelivery { delivery, body, checksum })
+}
+
+/// The delivery in a stored body. The error says what does not hold.
+pub(crate) fn decode_delivery(codec: i64, body: &[u8], checksum: &[u8]) -> Result<ProcessWakeDelivery, String> {
+    if delivery_checksum(codec, body).as_bytes() != checksum {
+        return Err("the checksum of its wake delivery does not hold".to_owned());
+    }
+    from_json("wake delivery", codec, body)
+}
+
+/// Gives a change that is no event its stored form: a tombstone, or the deletion of a session. Its checksum is the link
+/// that cursors carry.
+pub(crate) fn encode_mark<T: Serialize>(mark: &T) -> Result<(Vec<u8>, Digest), MalformedBatch> {
+    let body = to_json("a change", mark)?;
+    let checksum = mark_checksum(CODEC_JSON, &body);
+    Ok((body, checksum))
+}
+
+/// The change in a stored body. The error says what does not hold.
+pub(crate) fn decode_mark<T: for<'de> Deserialize<'de>>(codec: i64, body: &[u8], checksum: &[u8]) -> Result<T, String> {
+    if mark_checksum(codec, body).as_bytes() != checksum {
+        return Err("the checksum of a change does not hold".to_owned());
+    }
+    from_json("change", codec, body)
+}
+
+fn delivery_checksum(codec: i64, body: &[u8]) -> Digest {
+    Digest::of_parts([b"delivery", &[CHAIN_VERSION], codec.to_le_bytes().as_slice(), body])
+}
+
+fn mark_checksum(codec: i64, body: &[u8]) -> Digest {
+    Digest::of_parts([b"mark", &[CHAIN_VERSION], codec.to_le_bytes().as_slice(), body])
 }
 
 /// Gives a lease row its stored form.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
-use crate::domain::{ProcessEvent, ProcessId, ProcessRecord};
+use crate::domain::{ProcessEvent, ProcessId, ProcessRecord, SessionScope, Tombstone};
 
 /// What one process gained in one commit.
 #[derive(Debug, Clone)]
@@ -14,6 +14,8 @@ pub struct CommittedBatch {
     pub record: Arc<ProcessRecord>,
     /// The inserted events, ascending; never empty.
     pub events: Vec<Arc<ProcessEvent>>,
+    /// Whom these events woke: targets that have a new pending wake.
+    pub woken: Vec<SessionScope>,
 }
 
 /// Hears of commits, in commit order.
@@ -27,6 +29,8 @@ pub struct CommittedBatch {
 pub trait CommitListener: Send + Sync {
     /// These batches are durable.
     fn committed(&self, batches: &[CommittedBatch]);
+    /// These processes are gone.
+    fn pruned(&self, tombstones: &[Tombstone]);
     /// Commits were missed: everything has to be read anew.
     fn resync(&self);
     /// The source has ended.

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::change::CommittedBatch;
 use super::query::{Answer, Query};
+use super::registry::DurabilityTier;
 use crate::domain::{
-    Digest, LeaseRow, OperationId, ProcessEvent, ProcessId, ProcessRecord, Refusal, ReplayKey, Sequence, StoreSession,
+    DecisionContext, Digest, LeaseRow, OperationId, ProcessEvent, ProcessId, ProcessRecord, ProcessWakeDelivery,
+    Refusal, RegistryCommand, RegistryReceipt, ReplayKey, Sequence, StoreSession, Tombstone,
 };
 
 /// A durable, append-only log of many processes.
@@ -32,7 +34,11 @@ use crate::domain::{
 ///     admitted when plain ones are refused for want of room.
 /// 11. **Followers** hear each committed group once, in order, after it is durable and readable, before or after its
 ///     batches are answered.
-/// 12. **Every batch is answered**, exactly once, also when the log is closed or its writer dies.
+/// 12. **One life at a time.** A process is stored anew only as the generation after its tombstone's; any other batch that
+///     registers it conflicts.
+/// 13. **Wakes with their events.** The deliveries of a batch are stored with it. For one target and one wake id there is
+///     one delivery, as long as the process of the first is retained; an acknowledgement settles that of its event.
+/// 14. **Every batch is answered**, exactly once, also when the log is closed or its writer dies.
 #[async_trait]
 pub trait ProcessLog: Send + Sync + fmt::Debug {
     /// The session in which the store is open.
@@ -73,6 +79,21 @@ pub trait ProcessLog: Send + Sync + fmt::Debug {
         process_id: &ProcessId,
         keys: Vec<ReplayKey>,
     ) -> Result<Vec<(ReplayKey, Option<Arc<ProcessEvent>>)>, LogError>;
+
+    /// Carries out a command that concerns several processes, as one transaction: it reads, decides and writes between two
+    /// groups of batches, so that nothing comes in between. Of a process that it touches, batches which were decided
+    /// before conflict. A dropped future does not take it back.
+    ///
+    /// # Errors
+    /// [`AcrossError`].
+    async fn execute_across(
+        &self,
+        command: RegistryCommand,
+        context: DecisionContext,
+    ) -> Result<RegistryReceipt, AcrossError>;
+
+    /// What survives of what it answers with success.
+    fn durability(&self) -> DurabilityTier;
 
     /// Answers a read.
     ///
@@ -147,6 +168,8 @@ pub struct ProcessBatch {
     pub expected: Precondition,
     /// Events to append; may be empty when only the lease moves.
     pub events: Vec<BatchEvent>,
+    /// The wakes that these events make, for targets that are known.
+    pub deliveries: Vec<ProcessWakeDelivery>,
     /// The record after these events.
     pub record: Arc<ProcessRecord>,
     /// Whether more of the record than `updated_at_ms` differs from what is stored.
@@ -224,8 +247,23 @@ pub enum AppendError {
     Closed,
 }
 
+/// Why a command across processes was not carried out, or may not have been.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcrossError {
+    /// It was refused. Nothing changed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store did not take it, or nobody knows.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// What it had to read could not be read. Nothing changed.
+    #[error(transparent)]
+    Read(#[from] LogError),
+}
+
 /// Why a read failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "error", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum LogError {
@@ -235,6 +273,9 @@ pub enum LogError {
         /// The process.
         process_id: ProcessId,
     },
+    /// The read itself is refused, whatever is stored.
+    #[error(transparent)]
+    Refused(Box<Refusal>),
     /// What is stored does not verify.
     #[error("process `{process_id}` is damaged at sequence {sequence}: {what}")]
     Damaged {
@@ -256,11 +297,18 @@ pub enum LogError {
     Closed,
 }
 
+impl From<Refusal> for LogError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
 impl LogError {
     /// As an answer to a caller: an unknown process is a refusal, everything else a fault of the store.
     pub(crate) fn into_refusal(self) -> Result<Refusal, Self> {
         match self {
             Self::Unknown { process_id } => Ok(Refusal::Unknown { process_id }),
+            Self::Refused(refusal) => Ok(*refusal),
             other => Err(other),
         }
     }
@@ -284,6 +332,8 @@ pub struct StoredProcess {
 pub struct FeedPage {
     /// What each process gained, in commit order. The record is that of now, not that of the commit.
     pub batches: Vec<CommittedBatch>,
+    /// Processes that were pruned meanwhile.
+    pub pruned: Vec<Tombstone>,
     /// Where to go on.
     pub next: Position,
     /// Whether more followed when the page was read.
@@ -320,6 +370,8 @@ pub struct CommittedGroup {
     pub position: Position,
     /// What each process gained, in commit order. Batches that only moved a lease are left out.
     pub batches: Arc<[CommittedBatch]>,
+    /// Processes that were pruned.
+    pub pruned: Arc<[Tombstone]>,
 }
 
 /// Hears of each committed group, on the writer's thread.

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{ProcessEvent, ProcessId, ProcessLease, ProcessRecord, ProcessStatus, Sequence};
+use crate::domain::{
+    ChangeCursor, Limits, ProcessEvent, ProcessHandleGrant, ProcessId, ProcessLease, ProcessListFilter, ProcessRecord,
+    ProcessWakeDelivery, Refusal, Sequence, SessionDeletion, SessionScope, Tombstone, WakeCursor,
+};
 
 /// A read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,7 +19,38 @@ pub enum Query {
         /// The process.
         process_id: ProcessId,
     },
-    /// A page of events, ascending. Answered by [`Answer::Events`].
+    /// What is left of a pruned process, whether or not its id lives again. Answered by [`Answer::Tombstone`].
+    Tombstone {
+        /// The process.
+        process_id: ProcessId,
+    },
+    /// The last events, ascending. Answered by [`Answer::Events`], whose `has_more` says whether older ones exist.
+    RecentEvents {
+        /// The process.
+        process_id: ProcessId,
+        /// At most so many, 1 to [`EventPage::MAX_LIMIT`]; larger values are cut to it.
+        limit: u32,
+    },
+    /// How many events of a type there are up to a sequence. Answered by [`Answer::Count`].
+    CountEventsThrough {
+        /// The process.
+        process_id: ProcessId,
+        /// The type; one that is not declared counts 0.
+        event_type: String,
+        /// Inclusive upper bound.
+        through: Sequence,
+    },
+    /// A page of the events that woke somebody and are not acknowledged, with or without a known target, ascending.
+    /// Answered by [`Answer::Events`].
+    WakeEvents {
+        /// The process.
+        process_id: ProcessId,
+        /// Exclusive lower bound.
+        after: Sequence,
+        /// At most so many, 1 to [`EventPage::MAX_LIMIT`]; larger values are cut to it.
+        limit: u32,
+    },
+    /// A page of events, dense and ascending. Answered by [`Answer::Events`].
     Events {
         /// The process.
         process_id: ProcessId,
@@ -38,6 +72,51 @@ pub enum Query {
     Lease {
         /// The process.
         process_id: ProcessId,
+    },
+    /// The grants of exactly this scope, each with its process, ascending by process. Answered by
+    /// [`Answer::HandleGrants`].
+    HandleGrants {
+        /// The scope.
+        scope: SessionScope,
+        /// Only those on processes that have not ended.
+        live_only: bool,
+        /// Exclusive lower bound.
+        after: Option<ProcessId>,
+        /// At most so many, 1 to [`ProcessPage::MAX_LIMIT`]; larger values are cut to it.
+        limit: u32,
+    },
+    /// The grant of exactly this scope on a process. Answered by [`Answer::HandleGrant`].
+    HandleGrant {
+        /// The scope.
+        scope: SessionScope,
+        /// The process.
+        process_id: ProcessId,
+    },
+    /// Who may address a process, ascending by scope. Answered by [`Answer::GrantsOfProcess`].
+    GrantsOfProcess {
+        /// The process.
+        process_id: ProcessId,
+        /// Exclusive lower bound.
+        after: Option<SessionScope>,
+        /// At most so many, 1 to [`ProcessPage::MAX_LIMIT`]; larger values are cut to it.
+        limit: u32,
+    },
+    /// The wakes of exactly this target that are not settled, in the order in which they came about. Answered by
+    /// [`Answer::PendingWakes`].
+    PendingWakes {
+        /// The target.
+        target: SessionScope,
+        /// Exclusive lower bound; `None` begins at the oldest.
+        after: Option<WakeCursor>,
+        /// At most so many, 1 to [`EventPage::MAX_LIMIT`]; larger values are cut to it.
+        limit: u32,
+    },
+    /// What changed in the store after a cursor, in commit order. Answered by [`Answer::Changes`].
+    Changes {
+        /// Exclusive lower bound; `None` begins at the first change that is retained.
+        after: Option<ChangeCursor>,
+        /// At most so many, 1 to [`EventPage::MAX_LIMIT`]; larger values are cut to it.
+        limit: u32,
     },
     /// A page of records, ascending by id. Answered by [`Answer::Processes`].
     Processes {
@@ -65,12 +144,26 @@ pub enum Answer {
     Lease(Option<Box<ProcessLease>>),
     /// Records.
     Processes(ProcessPage),
+    /// What is left of a pruned process.
+    Tombstone(Option<Tombstone>),
+    /// How many.
+    Count(u64),
+    /// Grants of a scope.
+    HandleGrants(HandleGrantPage),
+    /// A grant, if there is one.
+    HandleGrant(Option<ProcessHandleGrant>),
+    /// Grants of a process.
+    GrantsOfProcess(ProcessGrantPage),
+    /// Pending wakes.
+    PendingWakes(PendingWakePage),
+    /// Changes of the store.
+    Changes(ChangePage),
 }
 
 /// A page of events of one process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EventPage {
-    /// Ascending, dense.
+    /// Ascending.
     pub events: Vec<Arc<ProcessEvent>>,
     /// Whether the log held more when the page was read.
     pub has_more: bool,
@@ -78,7 +171,7 @@ pub struct EventPage {
 
 impl EventPage {
     /// The largest page.
-    pub const MAX_LIMIT: u32 = 10_000;
+    pub const MAX_LIMIT: u32 = Limits::EVENTS_PER_PAGE;
 }
 
 /// A page of records.
@@ -92,73 +185,88 @@ pub struct ProcessPage {
 
 impl ProcessPage {
     /// The largest page.
-    pub const MAX_LIMIT: u32 = 1_000;
+    pub const MAX_LIMIT: u32 = Limits::RECORDS_PER_PAGE;
 }
 
-/// Which processes a list shows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessListFilter {
-    /// By status.
-    #[serde(default)]
-    pub status: ProcessStatusFilter,
+/// A page of grants of one scope, each with its process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HandleGrantPage {
+    /// Ascending by process.
+    pub entries: Vec<(ProcessHandleGrant, Arc<ProcessRecord>)>,
+    /// Whether more followed when the page was read.
+    pub has_more: bool,
 }
 
-impl ProcessListFilter {
-    /// All processes.
-    pub const ANY: Self = Self { status: ProcessStatusFilter::Any };
-
-    /// Whether the filter shows a process of this status.
-    #[must_use]
-    pub const fn matches(&self, status: &ProcessStatus) -> bool {
-        match (self.status, status) {
-            (ProcessStatusFilter::Any, _)
-            | (ProcessStatusFilter::Running, ProcessStatus::Running)
-            | (ProcessStatusFilter::Completed, ProcessStatus::Completed { .. })
-            | (ProcessStatusFilter::Failed, ProcessStatus::Failed { .. })
-            | (ProcessStatusFilter::Cancelled, ProcessStatus::Cancelled { .. })
-            | (ProcessStatusFilter::Abandoned, ProcessStatus::Abandoned { .. }) => true,
-            (
-                ProcessStatusFilter::Running
-                | ProcessStatusFilter::Completed
-                | ProcessStatusFilter::Failed
-                | ProcessStatusFilter::Cancelled
-                | ProcessStatusFilter::Abandoned,
-                _,
-            ) => false,
-        }
-    }
+/// A page of grants of one process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessGrantPage {
+    /// Ascending by scope: by session, then the session's own scope before its frames.
+    pub grants: Vec<ProcessHandleGrant>,
+    /// Whether more followed when the page was read.
+    pub has_more: bool,
 }
 
-/// Which statuses a list shows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProcessStatusFilter {
-    /// Not ended.
-    #[default]
-    Running,
-    /// Ended well.
-    Completed,
-    /// Ended badly.
-    Failed,
-    /// Ended on request.
-    Cancelled,
-    /// Ended because nobody can finish it.
-    Abandoned,
-    /// All.
-    Any,
+/// A page of pending wakes of one target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingWakePage {
+    /// In the order in which they came about.
+    pub wakes: Vec<PendingWake>,
+    /// Whether more followed when the page was read.
+    pub has_more: bool,
 }
 
-impl ProcessStatusFilter {
-    /// The status label that it shows; `None` shows all.
-    #[must_use]
-    pub const fn label(self) -> Option<&'static str> {
+/// A wake that nobody has acknowledged yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingWake {
+    /// Where to go on after it.
+    pub cursor: WakeCursor,
+    /// The wake. It is settled by an acknowledgement of its process and sequence.
+    pub delivery: ProcessWakeDelivery,
+}
+
+/// A page of the change feed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChangePage {
+    /// In commit order.
+    pub changes: Vec<ProcessChange>,
+    /// Where to go on: after the last change of the page.
+    pub next: ChangeCursor,
+    /// The end of the store when the page was read: every change up to it that will ever exist can be read.
+    pub safe_through: ChangeCursor,
+    /// Whether more followed when the page was read.
+    pub has_more: bool,
+}
+
+/// One change of the store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "change", content = "value", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ProcessChange {
+    /// A process gained an event; its registration is one.
+    Event(Arc<ProcessEvent>),
+    /// A process was pruned. Its events are gone from the feed.
+    Pruned(Tombstone),
+    /// A session was deleted. What that changed of processes are events of theirs, before it.
+    SessionDeleted(SessionDeletion),
+}
+
+impl Query {
+    /// Refuses what can be refused without reading anything.
+    ///
+    /// # Errors
+    /// [`Refusal::EmptyPage`], and those of a filter.
+    pub fn check(&self) -> Result<(), Refusal> {
         match self {
-            Self::Running => Some("running"),
-            Self::Completed => Some("completed"),
-            Self::Failed => Some("failed"),
-            Self::Cancelled => Some("cancelled"),
-            Self::Abandoned => Some("abandoned"),
-            Self::Any => None,
+            Self::Events { limit: 0, .. }
+            | Self::RecentEvents { limit: 0, .. }
+            | Self::WakeEvents { limit: 0, .. }
+            | Self::Processes { limit: 0, .. }
+            | Self::HandleGrants { limit: 0, .. }
+            | Self::GrantsOfProcess { limit: 0, .. }
+            | Self::PendingWakes { limit: 0, .. }
+            | Self::Changes { limit: 0, .. } => Err(Refusal::EmptyPage),
+            Self::Processes { filter, .. } => filter.check(),
+            _ => Ok(()),
         }
     }
 }

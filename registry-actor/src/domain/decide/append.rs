@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use super::super::event::deterministic_key;
+use super::super::event::{deterministic_key, is_reserved_key};
+use super::super::json_size::check_size;
 use super::super::nesting::{MAX_LEVELS, nests_within, too_deep};
 use super::super::replay::ReplayLookup;
 use super::super::semantics::materialize;
 use super::super::{
-    CoreEventType, LeaseRelease, ProcessAwaitOutput, ProcessEvent, ProcessEventAppendRequest, ProcessId, ProcessRecord,
-    ProcessState, ProcessWakeDelivery, ReceiptEvent, Refusal, ReplayKey, WriteAuthority, apply,
+    CoreEventType, LeaseRelease, Limits, Measure, ProcessAwaitOutput, ProcessEvent, ProcessEventAppendRequest,
+    ProcessId, ProcessRecord, ProcessState, ProcessWakeDelivery, ReceiptEvent, Refusal, ReplayKey, WriteAuthority,
+    apply,
 };
 use super::{Decision, DecisionContext, check_fence, sole_writer};
 
@@ -23,6 +25,14 @@ pub(super) fn append(
     if let WriteAuthority::Holder(fence) = authority {
         check_fence(state, fence)?;
     }
+    if requests.len() > Limits::EVENTS_PER_COMMAND {
+        return Err(Refusal::LimitExceeded {
+            what: "an append".to_owned(),
+            measure: Measure::Items,
+            limit: Limits::EVENTS_PER_COMMAND as u64,
+            found: requests.len() as u64,
+        });
+    }
     let mut decision = Decision::default();
     // Only a batch needs a scratch state: the common single append must not pay for one.
     let mut scratch: Option<ProcessState> = None;
@@ -31,11 +41,12 @@ pub(super) fn append(
         let (event, delivery) = append_one(current, request, authority, context)?;
         if let ReceiptEvent::Inserted(event) = &event {
             decision.events.push(Arc::clone(event));
+            decision.deliveries.extend(delivery.clone());
             if index + 1 < requests.len() {
                 scratch = Some(apply(scratch.take().unwrap_or_else(|| state.clone()), event));
             }
         }
-        decision.deliveries.extend(delivery);
+        decision.reply.deliveries.extend(delivery);
         decision.reply.events.push(event);
     }
     Ok(decision)
@@ -48,6 +59,14 @@ fn append_one(
     context: &DecisionContext,
 ) -> Result<(ReceiptEvent, Option<ProcessWakeDelivery>), Refusal> {
     let record = state.registered()?;
+    if let Some(key) = &request.replay_key
+        && is_reserved_key(&state.process_id, request)
+    {
+        return Err(Refusal::ReservedReplayKey { replay_key: key.clone() });
+    }
+    if let Some(target) = &request.wake_target_scope {
+        target.check()?;
+    }
     if let Some(key) = &request.replay_key
         && let Some(stored) = stored_under(state, key)?
     {
@@ -96,6 +115,7 @@ fn insertion(
     if !nests_within(&request.payload, MAX_LEVELS) {
         return Err(Refusal::InvalidPayload { event_type: declared.name.clone(), reason: too_deep() });
     }
+    check_size("payload", &request.payload)?;
     declared
         .payload_schema
         .validate(&request.payload)

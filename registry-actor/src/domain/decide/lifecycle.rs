@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::super::apply::Registered;
-use super::super::event::deterministic_key;
+use super::super::event::fact_key;
 use super::super::{
-    CoreEventType, ProcessEvent, ProcessEventSemantics, ProcessId, ProcessRegistration, ProcessStarted, ProcessState,
+    CoreEventType, ProcessEvent, ProcessEventSemantics, ProcessRegistration, ProcessStarted, ProcessState,
     ReceiptEvent, Refusal, ReplayKey, WriteAuthority,
 };
-use super::append::stored_under;
 use super::{Decision, DecisionContext, sole_writer};
 
 pub(super) fn register(
@@ -34,7 +33,8 @@ pub(super) fn register(
             })
         };
     }
-    let fact = Registered { registration: Arc::new(prepared), registration_hash };
+    let generation = state.pruned_generations.saturating_add(1);
+    let fact = Registered { registration: Arc::new(prepared), registration_hash, generation };
     let payload = serde_json::to_value(&fact).map_err(|error| Refusal::RegistrationHasNoJson {
         process_id: state.process_id.clone(),
         reason: error.to_string(),
@@ -59,24 +59,12 @@ pub(super) fn record_first_started(
     if record.first_started.is_some() {
         return Ok(Decision::default());
     }
-    // Callers choose their replay keys freely. One that an event of theirs has already cannot be this fact's too: the
-    // log would turn the batch down for good, and nobody would know why.
-    let key = first_started_key(&state.process_id);
-    if let Some(key) = &key
-        && stored_under(state, key)?.is_some()
-    {
-        return Err(Refusal::ReplayConflict { replay_key: key.clone() });
-    }
+    let key = fact_key(&state.process_id, CoreEventType::FirstStarted, None);
     let payload = serde_json::json!({ "owner": started.owner, "started_at_ms": started.started_at_ms });
     Ok(inserted(internal_event(state, CoreEventType::FirstStarted, payload, key, context)))
 }
 
-/// The replay key of the first start.
-pub(crate) fn first_started_key(process_id: &ProcessId) -> Option<ReplayKey> {
-    deterministic_key(process_id, "first_started")
-}
-
-fn internal_event(
+pub(super) fn internal_event(
     state: &ProcessState,
     core: CoreEventType,
     payload: serde_json::Value,
@@ -91,11 +79,11 @@ fn internal_event(
         replay_key,
         semantics: ProcessEventSemantics::default(),
         occurred_at_ms: context.epoch_ms,
-        late: false,
+        late: state.record.as_ref().is_some_and(|record| record.status.is_terminal()),
     }
 }
 
-fn inserted(event: ProcessEvent) -> Decision {
+pub(super) fn inserted(event: ProcessEvent) -> Decision {
     let event = Arc::new(event);
     let mut decision = Decision { events: vec![Arc::clone(&event)], ..Decision::default() };
     decision.reply.events.push(ReceiptEvent::Inserted(event));

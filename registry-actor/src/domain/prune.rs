@@ -1,0 +1,58 @@
+//! Pruning: which ended processes go, and what came of it.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ChangeCursor, ProcessTerminalState};
+
+/// Which ended processes a prune removes: those that meet all of it. Processes that have not ended are never touched.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneFilter {
+    /// Only those that ended before this instant, exclusive, in ms since the Unix epoch.
+    pub terminal_before_ms: u64,
+    /// Only those that ended so; any if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<ProcessTerminalState>,
+    /// Only those of this identity kind; any if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Only those that carry all of these tags.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
+}
+
+impl PruneFilter {
+    /// Everything that ended before an instant, in ms since the Unix epoch.
+    #[must_use]
+    pub fn ended_before(terminal_before_ms: u64) -> Self {
+        Self { terminal_before_ms, ..Self::default() }
+    }
+}
+
+/// How far a projection of the change feed has come. There is no default: what is pruned is gone from the feed, and
+/// whoever prunes has to say that nobody still needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProjectionWatermark {
+    /// A projector has taken every change up to this cursor: only processes whose last change it has seen are pruned.
+    UpTo(ChangeCursor),
+    /// Nobody projects the feed.
+    NoProjector,
+}
+
+/// What came of a prune.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessPruneReport {
+    /// Processes that are gone.
+    pub pruned_processes: u64,
+    /// Their events, the registration apart.
+    pub pruned_events: u64,
+    /// Processes that met the filter and stayed because a lease on them is in force.
+    pub kept_leased: u64,
+    /// Processes that met the filter and stayed because the projector has not seen their last change.
+    pub kept_unprojected: u64,
+    /// Whether processes that can be pruned are left because the command's limit was reached.
+    pub more: bool,
+}

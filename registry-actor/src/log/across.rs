@@ -1,0 +1,227 @@
+//! Commands that concern several processes, over whatever holds the rows: one way of carrying them out, so that no two logs
+//! can differ. Everything here happens inside one transaction; what is refused is refused before the first write.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::domain::{
+    ChangeCursor, DecisionContext, LeaseRow, ProcessHandleGrant, ProcessId, ProcessPruneReport, ProcessRecord,
+    ProcessState, ProjectionWatermark, PruneFilter, PruneVerdict, Refusal, RegistryCommand, RegistryReceipt,
+    RevokedGrant, SessionDeletion, SessionScope, Tombstone, apply, check_across, clear_wake_target, prune_verdict,
+    session_report,
+};
+use crate::port::{BatchEvent, Head, Precondition, ProcessBatch};
+
+/// How many candidates of a prune are looked at together.
+const CANDIDATES: usize = 256;
+
+/// A process as such a command sees it.
+pub(crate) struct StoredRow {
+    pub(crate) record: Arc<ProcessRecord>,
+    pub(crate) head: Head,
+    pub(crate) lease: LeaseRow,
+    /// Position of its last event.
+    pub(crate) position: u64,
+}
+
+/// Where the walk along ended processes stands: by time of ending, then by something unique.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PruneMark {
+    pub(crate) terminal_at_ms: u64,
+    pub(crate) tie: u64,
+}
+
+/// The rows of a log inside one transaction.
+pub(crate) trait Rows {
+    type Error: From<Refusal>;
+
+    /// A process, checked as when it is loaded.
+    fn process(&mut self, process_id: &ProcessId) -> Result<Option<StoredRow>, Self::Error>;
+    /// Whether a process has ended; `None` if it is unknown.
+    fn has_ended(&mut self, process_id: &ProcessId) -> Result<Option<bool>, Self::Error>;
+    /// Stores what a process gained, at the head that was read.
+    fn append(&mut self, batch: ProcessBatch) -> Result<(), Self::Error>;
+
+    fn grant(
+        &mut self,
+        scope: &SessionScope,
+        process_id: &ProcessId,
+    ) -> Result<Option<ProcessHandleGrant>, Self::Error>;
+    /// Makes a grant or replaces its descriptor.
+    fn put_grant(&mut self, grant: &ProcessHandleGrant) -> Result<(), Self::Error>;
+    /// Ends a grant; answers whether there was one.
+    fn remove_grant(&mut self, scope: &SessionScope, process_id: &ProcessId) -> Result<bool, Self::Error>;
+    /// Grants of a session and all of its frames.
+    fn grants_of_session(&mut self, session_id: &str) -> Result<Vec<(SessionScope, ProcessId)>, Self::Error>;
+    /// Whether anybody may address a process.
+    fn is_granted(&mut self, process_id: &ProcessId) -> Result<bool, Self::Error>;
+
+    /// Processes whose wake target is the session or one of its frames.
+    fn woken_by(&mut self, session_id: &str) -> Result<Vec<ProcessId>, Self::Error>;
+    /// Settles the pending wakes of a session and all of its frames; answers how many.
+    fn settle_wakes(&mut self, session_id: &str) -> Result<u64, Self::Error>;
+    /// Puts the deletion into the change feed.
+    fn note_session_deleted(&mut self, deletion: &SessionDeletion) -> Result<(), Self::Error>;
+
+    /// Refuses a cursor that is not of this store as it is.
+    fn check_cursor(&mut self, cursor: &ChangeCursor) -> Result<(), Self::Error>;
+    /// Ended processes after a mark that may be what the filter means, ascending by mark. What the log cannot tell cheaply
+    /// it need not leave out.
+    fn ended(
+        &mut self,
+        filter: &PruneFilter,
+        after: Option<PruneMark>,
+        limit: usize,
+    ) -> Result<Vec<(PruneMark, ProcessId)>, Self::Error>;
+    /// Removes a process with all of its rows, leaves the tombstone and puts it into the change feed; answers how many
+    /// events went, the registration apart.
+    fn prune(&mut self, tombstone: &Tombstone) -> Result<u64, Self::Error>;
+}
+
+/// Carries a command out.
+pub(crate) fn carry_out<R: Rows>(
+    rows: &mut R,
+    command: &RegistryCommand,
+    context: &DecisionContext,
+) -> Result<RegistryReceipt, R::Error> {
+    check_across(command)?;
+    match command {
+        RegistryCommand::GrantHandle { grant } => {
+            if rows.has_ended(&grant.process_id)?.is_none() {
+                return Err(Refusal::Unknown { process_id: grant.process_id.clone() }.into());
+            }
+            rows.put_grant(grant)?;
+            Ok(RegistryReceipt::Granted(grant.clone()))
+        }
+        RegistryCommand::RevokeHandle { scope, process_id } => {
+            Ok(RegistryReceipt::Revoked(rows.remove_grant(scope, process_id)?))
+        }
+        RegistryCommand::TransferHandleGrants { from, to, process_ids } => transfer(rows, from, to, process_ids),
+        RegistryCommand::DeleteSession { session_id } => delete_session(rows, session_id, context),
+        RegistryCommand::Prune { filter, watermark, limit } => {
+            let limit = u64::from((*limit).min(crate::domain::Limits::PRUNED_PER_COMMAND));
+            prune(rows, filter, watermark, limit, context)
+        }
+    }
+}
+
+fn transfer<R: Rows>(
+    rows: &mut R,
+    from: &SessionScope,
+    to: &SessionScope,
+    process_ids: &[ProcessId],
+) -> Result<RegistryReceipt, R::Error> {
+    let mut moved = Vec::with_capacity(process_ids.len());
+    for process_id in process_ids.iter().collect::<BTreeSet<_>>() {
+        let Some(grant) = rows.grant(from, process_id)? else {
+            return Err(Refusal::HandleNotGranted { process_id: process_id.clone(), scope: from.clone() }.into());
+        };
+        moved.push(ProcessHandleGrant { scope: to.clone(), ..grant });
+    }
+    for grant in &moved {
+        rows.remove_grant(from, &grant.process_id)?;
+        rows.put_grant(grant)?;
+    }
+    Ok(RegistryReceipt::Transferred(moved))
+}
+
+fn delete_session<R: Rows>(
+    rows: &mut R,
+    session_id: &str,
+    context: &DecisionContext,
+) -> Result<RegistryReceipt, R::Error> {
+    let grants = rows.grants_of_session(session_id)?;
+    for (scope, process_id) in &grants {
+        rows.remove_grant(scope, process_id)?;
+    }
+    let mut revoked = Vec::with_capacity(grants.len());
+    for (_, process_id) in grants {
+        // A grant on an unknown process cannot be; it would count as ended.
+        let ended = rows.has_ended(&process_id)?.unwrap_or(true);
+        let shared = !ended && rows.is_granted(&process_id)?;
+        revoked.push(RevokedGrant { process_id, ended, shared });
+    }
+    let woken = rows.woken_by(session_id)?;
+    let cleared = woken.len();
+    for process_id in woken {
+        if let Some(stored) = rows.process(&process_id)? {
+            rows.append(cleared_wake_target(process_id, stored, context))?;
+        }
+    }
+    let settled = rows.settle_wakes(session_id)?;
+    let report = session_report(session_id, &revoked, settled);
+    if !revoked.is_empty() || settled > 0 || cleared > 0 {
+        rows.note_session_deleted(&SessionDeletion {
+            session_id: session_id.to_owned(),
+            revoked_handle_count: report.revoked_handle_count,
+            deleted_wake_count: settled,
+            deleted_at_ms: context.epoch_ms,
+        })?;
+    }
+    Ok(RegistryReceipt::SessionDeleted(report))
+}
+
+fn cleared_wake_target(process_id: ProcessId, stored: StoredRow, context: &DecisionContext) -> ProcessBatch {
+    let StoredRow { record, head, lease, .. } = stored;
+    let expected = Precondition { head: Some(head), lease_revision: lease.revision };
+    let mut state = ProcessState {
+        record: Some(Arc::clone(&record)),
+        sequence: head.sequence,
+        body_sequence: head.sequence,
+        lease: Arc::new(lease),
+        ..ProcessState::unregistered(process_id.clone())
+    };
+    let decision = clear_wake_target(&state, context);
+    for event in &decision.events {
+        state = apply(state, event);
+    }
+    ProcessBatch {
+        process_id,
+        expected,
+        events: decision.events.into_iter().map(|event| BatchEvent { operation: context.operation, event }).collect(),
+        deliveries: Vec::new(),
+        record: state.record.unwrap_or(record),
+        body_changed: true,
+        lease: None,
+        urgent: false,
+    }
+}
+
+fn prune<R: Rows>(
+    rows: &mut R,
+    filter: &PruneFilter,
+    watermark: &ProjectionWatermark,
+    limit: u64,
+    context: &DecisionContext,
+) -> Result<RegistryReceipt, R::Error> {
+    let projected = match watermark {
+        ProjectionWatermark::NoProjector => None,
+        ProjectionWatermark::UpTo(cursor) => {
+            rows.check_cursor(cursor)?;
+            Some(cursor.position())
+        }
+    };
+    let mut report = ProcessPruneReport::default();
+    let mut after = None;
+    loop {
+        let candidates = rows.ended(filter, after, CANDIDATES)?;
+        let Some((last, _)) = candidates.last() else { return Ok(RegistryReceipt::Pruned(report)) };
+        after = Some(*last);
+        for (_, process_id) in candidates {
+            if report.pruned_processes == limit {
+                report.more = true;
+                return Ok(RegistryReceipt::Pruned(report));
+            }
+            let Some(stored) = rows.process(&process_id)? else { continue };
+            match prune_verdict(&stored.record, &stored.lease, stored.position, filter, projected, context) {
+                PruneVerdict::Prune(tombstone) => {
+                    report.pruned_events += rows.prune(&tombstone)?;
+                    report.pruned_processes += 1;
+                }
+                PruneVerdict::Leased => report.kept_leased += 1,
+                PruneVerdict::Unprojected => report.kept_unprojected += 1,
+                PruneVerdict::NotMeant => {}
+            }
+        }
+    }
+}
