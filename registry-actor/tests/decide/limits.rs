@@ -302,3 +302,39 @@ fn bytes_that_templates_put_together() {
     }
     World::declaring([waking(Some("{a}"), "{a}", "{a}")]).run(big());
 }
+
+/// The documentation names each limit with its number, and no other.
+#[test]
+fn the_documented_numbers_are_the_constants() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/limits.md");
+    let page = std::fs::read_to_string(path).expect("docs/limits.md can be read");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")).map(|row| {
+        let (name, rest) = row.split_once("` | ").expect("a name");
+        let (value, _) = rest.split_once(" |").expect("a value");
+        (name.to_owned(), value.parse::<usize>().expect("a number"))
+    });
+    let documented: std::collections::BTreeMap<_, _> = rows.collect();
+    let items = |count: u32| usize::try_from(count).expect("it fits");
+    let constants = [
+        ("IDENTIFIER_BYTES", Limits::IDENTIFIER_BYTES),
+        ("NAME_BYTES", Limits::NAME_BYTES),
+        ("PAYLOAD_BYTES", Limits::PAYLOAD_BYTES),
+        ("TEMPLATE_BYTES", Limits::TEMPLATE_BYTES),
+        ("JSON_LEVELS", Limits::JSON_LEVELS),
+        ("EVENT_TYPES", Limits::EVENT_TYPES),
+        ("TAGS", Limits::TAGS),
+        ("EVENTS_PER_COMMAND", Limits::EVENTS_PER_COMMAND),
+        ("GRANTS_PER_TRANSFER", Limits::GRANTS_PER_TRANSFER),
+        ("PRUNED_PER_COMMAND", items(Limits::PRUNED_PER_COMMAND)),
+        ("EVENTS_PER_PAGE", items(Limits::EVENTS_PER_PAGE)),
+        ("RECORDS_PER_PAGE", items(Limits::RECORDS_PER_PAGE)),
+    ];
+    assert_eq!(documented, constants.map(|(name, value)| (name.to_owned(), value)).into());
+    // A limit that is added has to be documented: the source is asked for the names.
+    let source = include_str!("../../src/domain/limits.rs");
+    let declared = source.lines().filter_map(|line| line.trim().strip_prefix("pub const ")?.split_once(':'));
+    let declared: std::collections::BTreeSet<_> = declared.map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(declared, documented.into_keys().collect());
+    assert!(page.contains(&format!("at most {} bytes\nlong", Limits::NAME_BYTES - "signal.".len())));
+    assert!(page.contains(&format!("nested deeper than {} levels", Limits::JSON_LEVELS)));
+}
