@@ -64,7 +64,7 @@ impl From<Status> for ProcessStatusFilter {
 /// # Errors
 /// When a store cannot be read.
 pub(crate) async fn run(args: ListArgs) -> Result<ExitCode, Failure> {
-    let filter = ProcessListFilter { status: args.status.into() };
+    let filter = ProcessListFilter::of_status(args.status.into());
     let mut sheet = Sheet::new();
     for store in args.stores.open()? {
         let mut after = None;

@@ -108,7 +108,7 @@ pub async fn query(log: &dyn ProcessLog, asked: Query) -> Answer {
 
 /// A page of records.
 pub async fn list(log: &dyn ProcessLog, status: ProcessStatusFilter, after: Option<&str>, limit: u32) -> ProcessPage {
-    let asked = Query::Processes { filter: ProcessListFilter { status }, after: after.map(process_id), limit };
+    let asked = Query::Processes { filter: ProcessListFilter::of_status(status), after: after.map(process_id), limit };
     match query(log, asked).await {
         Answer::Processes(page) => page,
         other => panic!("expected records, got {other:?}"),

@@ -187,11 +187,7 @@ async fn damage_beside_the_events_is_reported() {
             assert!(is_damage(&loaded), "{table}.{column}: {loaded:?}");
         }
         if table == "processes" {
-            let list = Query::Processes {
-                filter: ProcessListFilter { status: ProcessStatusFilter::Any },
-                after: None,
-                limit: 10,
-            };
+            let list = Query::Processes { filter: ProcessListFilter::any(), after: None, limit: 10 };
             assert!(is_damage(&log.query(list).await), "{column}");
         }
     }
