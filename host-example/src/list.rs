@@ -6,10 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
-use registry_actor::{
-    domain::ProcessRecord,
-    port::{ProcessListFilter, ProcessStatusFilter},
-};
+use registry_actor::domain::{ProcessListFilter, ProcessRecord, ProcessStatusFilter};
 
 use crate::{failure::Failure, process_view, sheet::Sheet, store::StoreReader, store_choice::StoreChoice, time_text};
 
@@ -69,7 +66,7 @@ pub(crate) async fn run(args: ListArgs) -> Result<ExitCode, Failure> {
     for store in args.stores.open()? {
         let mut after = None;
         loop {
-            let page = store.processes(filter, after, PAGE_RECORDS).await?;
+            let page = store.processes(filter.clone(), after, PAGE_RECORDS).await?;
             if args.json {
                 for record in &page.records {
                     sheet.line(process_view::to_json(record, store.path()))?;

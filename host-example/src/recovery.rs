@@ -12,9 +12,9 @@ use registry_actor::{
     actor::observe,
     domain::{
         AbandonEvidence, LeaseOwnerIdentity, ProcessAwaitOutput, ProcessId, ProcessLease, ProcessLeaseClaimOutcome,
-        ProcessRecord, Refusal,
+        ProcessListFilter, ProcessRecord, Refusal,
     },
-    port::{ProcessListFilter, ProcessRegistryExt, ProcessStatusFilter, RegistryError},
+    port::{ProcessRegistryExt, RegistryError},
 };
 use serde_json::json;
 use tokio::{

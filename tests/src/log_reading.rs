@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use registry_actor::domain::{ProcessEvent, ProcessRecord, Sequence};
+use registry_actor::domain::{ProcessListFilter, ProcessStatusFilter};
 use registry_actor::port::{
-    Answer, CommitFollower, CommittedBatch, CommittedGroup, EventPage, LogError, Position, ProcessListFilter,
-    ProcessLog, ProcessPage, ProcessStatusFilter, Query, StoredProcess,
+    Answer, CommitFollower, CommittedBatch, CommittedGroup, EventPage, LogError, Position, ProcessLog, ProcessPage,
+    Query, StoredProcess,
 };
 use tokio::sync::mpsc;
 

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use registry_actor::domain::ProcessListFilter;
 use registry_actor::domain::Sequence;
-use registry_actor::port::{Answer, LogError, Position, ProcessListFilter, ProcessStatusFilter, Query};
+use registry_actor::port::{Answer, LogError, Position, Query};
 use registry_tests::log_author::{Author, OUTPUT, claim, keyed_output, output, process_id, replay_key, submit};
 use registry_tests::log_backend::{LogBackend as _, SqliteBackend, raw_connection};
 use registry_tests::log_conformance::bounded;

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
+use registry_actor::domain::ProcessStatusFilter;
 use registry_actor::domain::{ProcessEventAppendRequest, Sequence};
-use registry_actor::port::{
-    Answer, AppendError, EventPage, LogError, Position, ProcessStatusFilter, Query, StoredProcess,
-};
+use registry_actor::port::{Answer, AppendError, EventPage, LogError, Position, Query, StoredProcess};
 use serde_json::json;
 
 use crate::log_author::{Author, OUTPUT, append, cancel, complete, output, process_id, result, submit};
