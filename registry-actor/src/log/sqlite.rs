@@ -196,6 +196,18 @@ impl ProcessLog for SqliteLog {
         self.reader.find_replays(process_id, keys).await
     }
 
+    async fn execute_across(
+        &self,
+        _: crate::domain::RegistryCommand,
+        _: crate::domain::DecisionContext,
+    ) -> Result<crate::domain::RegistryReceipt, crate::port::AcrossError> {
+        Err(AppendError::NotAccepted { reason: "stub".to_owned() }.into())
+    }
+
+    fn durability(&self) -> crate::port::DurabilityTier {
+        crate::port::DurabilityTier::Durable
+    }
+
     async fn query(&self, query: Query) -> Result<Answer, LogError> {
         self.reader.query(query).await
     }

@@ -8,12 +8,13 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::type_blocks;
-use crate::domain::{Digest, LeaseRow, OperationId, ProcessEvent, ProcessId, ProcessRecord, ReplayKey, Sequence};
+use crate::domain::{
+    Digest, LeaseRow, OperationId, ProcessEvent, ProcessId, ProcessListFilter, ProcessRecord, ReplayKey, Sequence,
+};
 use crate::log::Replays;
 use crate::log::codec::{self, EventColumns};
 use crate::port::{
-    Answer, CommittedBatch, EventPage, FeedPage, Head, LogError, Position, ProcessListFilter, ProcessPage, Query,
-    StoredProcess,
+    Answer, CommittedBatch, EventPage, FeedPage, Head, LogError, Position, ProcessPage, Query, StoredProcess,
 };
 
 /// Why a read failed: the statement, or what it found.
@@ -126,8 +127,10 @@ pub(super) fn query(connection: &Connection, query: &Query) -> Result<Answer, Re
             Ok(Answer::Lease(lease_of(&snapshot, process_id, located.process_no)?.holder.map(Box::new)))
         }
         Query::Processes { filter, after, limit } => {
-            list(&snapshot, *filter, after.as_ref(), (*limit).clamp(1, ProcessPage::MAX_LIMIT) as usize)
+            list(&snapshot, filter.clone(), after.as_ref(), (*limit).clamp(1, ProcessPage::MAX_LIMIT) as usize)
         }
+        Query::Tombstone { .. } => Ok(Answer::Tombstone(None)),
+        _ => Err(LogError::Unreadable { reason: "stub".to_owned() }.into()),
     }
 }
 
@@ -135,7 +138,8 @@ pub(super) fn feed(connection: &Connection, after: Position, limit: u32) -> Resu
     let snapshot = connection.unchecked_transaction()?;
     let limit = limit.clamp(1, EventPage::MAX_LIMIT) as usize;
     let after = i64::try_from(after.0).unwrap_or(i64::MAX);
-    let mut page = FeedPage { batches: Vec::new(), next: Position(after.cast_unsigned()), has_more: false };
+    let mut page =
+        FeedPage { batches: Vec::new(), pruned: Vec::new(), next: Position(after.cast_unsigned()), has_more: false };
     let mut ends: HashMap<i64, (Arc<ProcessRecord>, Sequence, Digest)> = HashMap::new();
     let mut select = snapshot.prepare_cached(
         "SELECT sequence, type, at_ms, replay_key, operation, codec, data, chain, position, process_no
@@ -171,6 +175,7 @@ pub(super) fn feed(connection: &Connection, after: Position, limit: u32) -> Resu
             None => page.batches.push(CommittedBatch {
                 process_id: process_id.clone(),
                 events: vec![Arc::new(event)],
+                woken: Vec::new(),
                 record,
             }),
         }

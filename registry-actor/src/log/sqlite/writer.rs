@@ -132,7 +132,7 @@ impl Writer {
             return;
         }
         let previous = std::mem::replace(&mut self.told, position);
-        self.followers.tell(&CommittedGroup { previous, position, batches: batches.into() });
+        self.followers.tell(&CommittedGroup { previous, position, batches: batches.into(), pruned: Arc::default() });
     }
 
     /// Runs after the answers, so that nobody waits for it but the next group.
