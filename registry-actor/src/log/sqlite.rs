@@ -82,8 +82,8 @@ impl SqliteLog {
         let queue = Arc::new(Queue::new(options.queue));
         let followers = Arc::new(Followers::starting_after(told));
         let threads_failed = |error: std::io::Error| OpenError::of_io(&path, &error);
-        let pool =
-            ReaderPool::start(path.clone(), options.synchronous, options.reader_threads).map_err(threads_failed)?;
+        let pool = ReaderPool::start(path.clone(), options.synchronous, options.reader_threads, None)
+            .map_err(threads_failed)?;
         let reader = SqliteReader::beside(Arc::clone(&pool), Arc::clone(&session.store_id));
         let writer = Writer {
             settings: WriterSettings {

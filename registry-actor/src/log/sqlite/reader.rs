@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::check::{Check, Step};
 use super::open_error::OpenError;
@@ -27,6 +28,19 @@ impl SqliteReader {
     /// # Errors
     /// [`OpenError`]; never [`OpenError::Owned`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::open_counting(path, None)
+    }
+
+    /// The same, and counts the steps of SQLite's machine: for measurements of what a read costs.
+    ///
+    /// # Errors
+    /// [`OpenError`]; never [`OpenError::Owned`].
+    #[doc(hidden)]
+    pub fn open_metered(path: impl AsRef<Path>, steps: Arc<AtomicU64>) -> Result<Self, OpenError> {
+        Self::open_counting(path, Some(steps))
+    }
+
+    fn open_counting(path: impl AsRef<Path>, meter: Option<Arc<AtomicU64>>) -> Result<Self, OpenError> {
         let path = path.as_ref();
         if !path.exists() {
             return Err(OpenError::Missing { path: path.to_owned() });
@@ -40,7 +54,7 @@ impl SqliteReader {
             reason: "it was never opened by a host".to_owned(),
         })?;
         drop(connection);
-        let pool = ReaderPool::start(path.clone(), Synchronous::Full, Self::THREADS)
+        let pool = ReaderPool::start(path.clone(), Synchronous::Full, Self::THREADS, meter)
             .map_err(|error| OpenError::of_io(&path, &error))?;
         Ok(Self { pool, store_id: identity.store_id.into() })
     }
