@@ -67,8 +67,8 @@ impl Check {
         let record = read::record_of(&snapshot, &self.process_id, process_no);
         match record {
             Ok(record) => {
-                self.listing(&snapshot, process_no, &record)?;
                 self.verification.record(Ok(&record));
+                self.listing(&snapshot, process_no, &record)?;
             }
             Err(error) => self.verification.record(Err(found(error)?)),
         }

@@ -12,6 +12,7 @@ use crate::log::codec::EncodedBatch;
 use crate::port::{AcrossError, AppendError, AppendReply};
 
 /// What waits for the writer.
+#[expect(clippy::large_enum_variant, reason = "nearly all are batches, and a box would cost each of them")]
 pub(super) enum Queued {
     /// What one process wants stored.
     Batch(QueuedBatch),

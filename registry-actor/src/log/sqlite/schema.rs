@@ -23,8 +23,10 @@ const MIGRATIONS: &[Migration] = &[
 /// One step: its statements, and what fills the new tables from what was stored before.
 struct Migration {
     tables: &'static str,
-    fill: Option<fn(&Transaction<'_>) -> Result<(), rusqlite::Error>>,
+    fill: Option<Fill>,
 }
+
+type Fill = fn(&Transaction<'_>) -> Result<(), rusqlite::Error>;
 
 /// The newest version that this code knows.
 pub(super) const KNOWN_VERSION: i64 = MIGRATIONS.len() as i64;
