@@ -68,7 +68,10 @@ impl Check {
         match record {
             Ok(record) => {
                 self.verification.record(Ok(&record));
-                self.listing(&snapshot, process_no, &record)?;
+                // A record that is wrong has been reported; what follows from it says nothing more.
+                if self.verification.is_whole() {
+                    self.listing(&snapshot, process_no, &record)?;
+                }
             }
             Err(error) => self.verification.record(Err(found(error)?)),
         }
