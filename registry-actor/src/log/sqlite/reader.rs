@@ -29,7 +29,7 @@ impl SqliteReader {
     /// # Errors
     /// [`OpenError`]; never [`OpenError::Owned`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        Self::open_counting(path, None)
+        Self::open_with(path, Self::THREADS, None)
     }
 
     /// The same, and counts the steps of SQLite's machine: for measurements of what a read costs.
@@ -38,10 +38,11 @@ impl SqliteReader {
     /// [`OpenError`]; never [`OpenError::Owned`].
     #[doc(hidden)]
     pub fn open_metered(path: impl AsRef<Path>, steps: Arc<AtomicU64>) -> Result<Self, OpenError> {
-        Self::open_counting(path, Some(steps))
+        // One thread, so that a second read meets the connection of the first.
+        Self::open_with(path, 1, Some(steps))
     }
 
-    fn open_counting(path: impl AsRef<Path>, meter: Option<Arc<AtomicU64>>) -> Result<Self, OpenError> {
+    fn open_with(path: impl AsRef<Path>, threads: usize, meter: Option<Arc<AtomicU64>>) -> Result<Self, OpenError> {
         let path = path.as_ref();
         if !path.exists() {
             return Err(OpenError::Missing { path: path.to_owned() });
@@ -55,7 +56,7 @@ impl SqliteReader {
             reason: "it was never opened by a host".to_owned(),
         })?;
         drop(connection);
-        let pool = ReaderPool::start(path.clone(), Synchronous::Full, Self::THREADS, meter)
+        let pool = ReaderPool::start(path.clone(), Synchronous::Full, threads, meter)
             .map_err(|error| OpenError::of_io(&path, &error))?;
         let store = StoreIdentity { store_id: identity.store_id.into(), epoch: identity.epoch };
         Ok(Self { pool, store })
