@@ -3,11 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use registry_actor::domain::{ProcessAwaitOutput, ProcessEvent, ProcessId, Refusal, Sequence};
+use registry_actor::domain::{ProcessAwaitOutput, ProcessEvent, ProcessId, Refusal, Sequence, Tombstone};
 use registry_actor::port::{LogError, ProcessRegistry, ProcessRegistryExt, RegistryError};
 
 use crate::backoff::Backoff;
-use crate::hub::{HubSubscription, ProcessChangeHub};
+use crate::hub::ProcessChangeHub;
+use crate::tick_map::HubSubscription;
 
 /// Waits on a registry.
 #[derive(Clone)]
@@ -25,6 +26,12 @@ pub enum AwaitError {
     /// The registry refused the read; an unknown process among other things.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The process was pruned: it has ended, and its outcome and events are gone.
+    #[error("process `{}` is no longer retained: it ended as {}", .tombstone.process_id, .tombstone.terminal_state)]
+    NoLongerRetained {
+        /// What is left of it.
+        tombstone: Box<Tombstone>,
+    },
     /// The registry was shut down before it happened.
     #[error("the registry was shut down while process `{process_id}` was awaited")]
     SourceClosed {
@@ -85,6 +92,16 @@ impl ProcessAwaiter {
         self.wait_for(process_id, read).await
     }
 
+    /// An unknown process may be one that was pruned.
+    async fn explain(&self, process_id: &ProcessId, error: RegistryError) -> AwaitError {
+        if matches!(error, RegistryError::Refused(Refusal::Unknown { .. }))
+            && let Ok(Some(tombstone)) = self.registry.get_tombstone(process_id).await
+        {
+            return AwaitError::NoLongerRetained { tombstone: Box::new(tombstone) };
+        }
+        error.into()
+    }
+
     async fn wait_for<T, F>(&self, process_id: &ProcessId, read: impl Fn() -> F) -> Result<T, AwaitError>
     where
         F: Future<Output = Result<Option<T>, RegistryError>>,
@@ -101,7 +118,7 @@ impl ProcessAwaiter {
                     tracing::debug!(%process_id, reason, "the store could not be read: the wait goes on");
                     true
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.explain(process_id, error).await),
             };
             if source_ended && self.hears_every_commit {
                 return Err(AwaitError::SourceClosed { process_id: process_id.clone() });
@@ -125,7 +142,7 @@ enum Woken {
     SourceEnded,
 }
 
-async fn wait(subscription: Option<&mut HubSubscription>, at_most: Option<std::time::Duration>) -> Woken {
+async fn wait(subscription: Option<&mut HubSubscription<ProcessId>>, at_most: Option<std::time::Duration>) -> Woken {
     let time_is_up = async {
         match at_most {
             Some(delay) => tokio::time::sleep(delay).await,

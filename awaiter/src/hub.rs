@@ -1,16 +1,16 @@
-//! The change hub: a tick for each process that somebody watches.
+//! The change hub: a tick for each process and for the wakes of each session scope that somebody watches.
 //!
 //! It carries no data and knows no registry: a tick means "read again".
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use registry_actor::domain::ProcessId;
+use registry_actor::domain::{ProcessId, SessionScope, Tombstone};
 use registry_actor::port::{ChangeSource, CommitListener, CommittedBatch};
-use tokio::sync::watch;
 
-/// Ticks by process. Clones are one hub.
+use crate::tick_map::{HubSubscription, TickMap};
+
+/// Ticks by process, and by target of wakes. Clones are one hub.
 ///
 /// An entry lives exactly as long as it has subscriptions, however they end.
 #[derive(Clone, Default)]
@@ -20,19 +20,9 @@ pub struct ProcessChangeHub {
 
 #[derive(Default)]
 struct Shared {
-    entries: Mutex<Entries>,
+    processes: Arc<TickMap<ProcessId>>,
+    targets: Arc<TickMap<SessionScope>>,
     source: Mutex<Option<ChangeSource>>,
-}
-
-#[derive(Default)]
-struct Entries {
-    closed: bool,
-    by_process: HashMap<ProcessId, Entry>,
-}
-
-struct Entry {
-    ticks: watch::Sender<u64>,
-    subscriptions: usize,
 }
 
 impl ProcessChangeHub {
@@ -61,119 +51,78 @@ impl ProcessChangeHub {
 
     /// Watches a process. The subscription has seen all ticks so far: subscribe first, then read.
     #[must_use]
-    pub fn subscribe(&self, process_id: &ProcessId) -> HubSubscription {
-        let mut entries = self.shared.entries();
-        let entry = entries
-            .by_process
-            .entry(process_id.clone())
-            .or_insert_with(|| Entry { ticks: watch::Sender::new(0), subscriptions: 0 });
-        entry.subscriptions += 1;
-        let ticks = entry.ticks.subscribe();
-        if entries.closed {
-            entries.by_process.remove(process_id);
-        }
-        drop(entries);
-        HubSubscription { shared: Arc::clone(&self.shared), process_id: process_id.clone(), ticks }
+    pub fn subscribe(&self, process_id: &ProcessId) -> HubSubscription<ProcessId> {
+        self.shared.processes.subscribe(process_id)
+    }
+
+    /// Watches the wakes of exactly this target: a tick means that there may be a new pending one. Subscribe first, then
+    /// read.
+    #[must_use]
+    pub fn subscribe_wakes(&self, target: &SessionScope) -> HubSubscription<SessionScope> {
+        self.shared.targets.subscribe(target)
     }
 
     /// Ticks a process. Ticks that nobody has seen yet are one.
     pub fn notify(&self, process_id: &ProcessId) {
-        self.shared.tick(process_id);
+        self.shared.processes.tick(process_id);
+    }
+
+    /// Ticks a target of wakes.
+    pub fn notify_wakes(&self, target: &SessionScope) {
+        self.shared.targets.tick(target);
     }
 
     /// How many processes are watched.
     #[must_use]
     pub fn watched_processes(&self) -> usize {
-        self.shared.entries().by_process.len()
+        self.shared.processes.len()
+    }
+
+    /// How many targets of wakes are watched.
+    #[must_use]
+    pub fn watched_targets(&self) -> usize {
+        self.shared.targets.len()
     }
 }
 
 impl fmt::Debug for ProcessChangeHub {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("ProcessChangeHub").field("watched_processes", &self.watched_processes()).finish()
-    }
-}
-
-impl Shared {
-    fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tick(&self, process_id: &ProcessId) {
-        if let Some(entry) = self.entries().by_process.get(process_id) {
-            entry.ticks.send_modify(|tick| *tick = tick.wrapping_add(1));
-        }
+        formatter
+            .debug_struct("ProcessChangeHub")
+            .field("watched_processes", &self.watched_processes())
+            .field("watched_targets", &self.watched_targets())
+            .finish()
     }
 }
 
 impl CommitListener for Shared {
     fn committed(&self, batches: &[CommittedBatch]) {
         for batch in batches {
-            self.tick(&batch.process_id);
+            self.processes.tick(&batch.process_id);
+            batch.woken.iter().for_each(|target| self.targets.tick(target));
         }
+    }
+
+    /// Whoever waits for a process that is gone has to learn of it.
+    fn pruned(&self, tombstones: &[Tombstone]) {
+        tombstones.iter().for_each(|tombstone| self.processes.tick(&tombstone.process_id));
     }
 
     fn resync(&self) {
-        for entry in self.entries().by_process.values() {
-            entry.ticks.send_modify(|tick| *tick = tick.wrapping_add(1));
-        }
+        self.processes.tick_all();
+        self.targets.tick_all();
     }
 
-    /// Dropping the senders wakes every waiter, which then sees that its source has ended.
     fn closed(&self) {
-        let mut entries = self.entries();
-        entries.closed = true;
-        entries.by_process.clear();
-    }
-}
-
-/// One watch of one process. Its drop releases the entry.
-pub struct HubSubscription {
-    shared: Arc<Shared>,
-    process_id: ProcessId,
-    ticks: watch::Receiver<u64>,
-}
-
-/// The hub's source has ended: no tick will come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct HubClosed;
-
-impl HubSubscription {
-    /// Waits for a tick after the last one seen. May be dropped at any time; a tick is not lost by it.
-    pub(crate) async fn ticked(&mut self) -> Result<(), HubClosed> {
-        self.ticks.changed().await.map_err(|_| HubClosed)
-    }
-
-    /// Whether a tick came that no wait has answered yet.
-    #[must_use]
-    pub fn has_ticked(&self) -> bool {
-        self.ticks.has_changed().unwrap_or(true)
-    }
-}
-
-impl fmt::Debug for HubSubscription {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("HubSubscription").field("process_id", &self.process_id).finish_non_exhaustive()
-    }
-}
-
-impl Drop for HubSubscription {
-    fn drop(&mut self) {
-        let mut entries = self.shared.entries();
-        if let Some(entry) = entries.by_process.get_mut(&self.process_id)
-            && entry.ticks.subscribe().same_channel(&self.ticks)
-        {
-            entry.subscriptions -= 1;
-            if entry.subscriptions == 0 {
-                entries.by_process.remove(&self.process_id);
-            }
-        }
+        self.processes.close();
+        self.targets.close();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tick_map::HubClosed;
 
     fn id(text: &str) -> ProcessId {
         ProcessId::new(text).expect("an id")
@@ -226,5 +175,53 @@ mod tests {
             listener.resync();
         }
         assert!(subscriptions.iter().all(HubSubscription::has_ticked));
+    }
+
+    #[test]
+    fn a_commit_ticks_its_process_and_whom_it_woke() {
+        let source = ChangeSource::default();
+        let hub = ProcessChangeHub::attached_to(&source);
+        let frame = SessionScope::frame("s", "f");
+        let (process, other) = (hub.subscribe(&id("a")), hub.subscribe(&id("b")));
+        let (woken, session) = (hub.subscribe_wakes(&frame), hub.subscribe_wakes(&SessionScope::session("s")));
+        let record = serde_json::from_value(serde_json::json!({
+            "registration": {
+                "id": "a", "input": { "kind": "k" }, "disposition": "rerunnable", "identity": { "kind": "k" }
+            },
+            "registration_hash": "v1:", "created_at_ms": 0, "updated_at_ms": 0,
+        }));
+        let batch = CommittedBatch {
+            process_id: id("a"),
+            record: record.expect("a record"),
+            events: Vec::new(),
+            woken: vec![frame],
+        };
+        for listener in source.listeners() {
+            listener.committed(std::slice::from_ref(&batch));
+        }
+        assert!(process.has_ticked() && woken.has_ticked());
+        assert!(!other.has_ticked() && !session.has_ticked(), "a frame is not its session");
+        drop((woken, session));
+        assert_eq!(hub.watched_targets(), 0);
+    }
+
+    #[test]
+    fn a_prune_ticks_the_process_that_is_gone() {
+        let source = ChangeSource::default();
+        let hub = ProcessChangeHub::attached_to(&source);
+        let (gone, other) = (hub.subscribe(&id("a")), hub.subscribe(&id("b")));
+        let tombstone = Tombstone {
+            process_id: id("a"),
+            generation: 1,
+            terminal_state: registry_actor::domain::ProcessTerminalState::Completed,
+            created_at_ms: 0,
+            terminal_at_ms: 1,
+            pruned_at_ms: 2,
+        };
+        for listener in source.listeners() {
+            listener.pruned(std::slice::from_ref(&tombstone));
+        }
+        assert!(gone.has_ticked());
+        assert!(!other.has_ticked());
     }
 }

@@ -7,7 +7,9 @@
 mod awaiter;
 mod backoff;
 mod hub;
+mod tick_map;
 
 pub use awaiter::{AwaitError, ProcessAwaiter};
 pub use backoff::Backoff;
-pub use hub::{HubSubscription, ProcessChangeHub};
+pub use hub::ProcessChangeHub;
+pub use tick_map::{HubClosed, HubSubscription};

@@ -12,9 +12,9 @@ use registry_actor::{
     actor::observe,
     domain::{
         AbandonEvidence, LeaseOwnerIdentity, ProcessAwaitOutput, ProcessId, ProcessLease, ProcessLeaseClaimOutcome,
-        ProcessRecord, Refusal,
+        ProcessListFilter, ProcessRecord, Refusal,
     },
-    port::{ProcessListFilter, ProcessRegistryExt, ProcessStatusFilter, RegistryError},
+    port::{ProcessRegistryExt, RegistryError},
 };
 use serde_json::json;
 use tokio::{
@@ -195,7 +195,7 @@ pub(crate) async fn sweep(host: &Host, own: &ProcessId) -> Result<Vec<Attempt>, 
     let mut runs = Vec::new();
     let mut after = None;
     loop {
-        let filter = ProcessListFilter { status: ProcessStatusFilter::Running };
+        let filter = ProcessListFilter::default();
         let page = host.registry.list_page(filter, after, PAGE_RECORDS).await?;
         for record in page.records.iter().filter(|record| is_swept(record, own)) {
             let id = record.id();

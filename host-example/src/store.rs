@@ -9,9 +9,9 @@ use std::{
 };
 
 use registry_actor::{
-    domain::{ProcessId, ProcessLease, ProcessRecord, Sequence},
+    domain::{ProcessId, ProcessLease, ProcessListFilter, ProcessRecord, Sequence},
     log::{OpenError, SqliteLog, SqliteOptions, SqliteReader},
-    port::{Answer, EventPage, LogError, ProcessListFilter, ProcessLog, ProcessPage, ProcessVerification, Query},
+    port::{Answer, EventPage, LogError, ProcessLog, ProcessPage, ProcessVerification, Query},
 };
 
 use crate::failure::{Failure, FailureKind};

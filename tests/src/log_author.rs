@@ -55,6 +55,7 @@ impl Author {
     pub fn batch(&mut self, commands: &[Command]) -> ProcessBatch {
         let mut scratch = self.state.clone();
         let mut events = Vec::new();
+        let mut deliveries = Vec::new();
         let mut lease = None;
         for command in commands {
             self.calls += 1;
@@ -64,6 +65,7 @@ impl Author {
                 scratch = apply(scratch, &event);
                 events.push(BatchEvent { operation, event });
             }
+            deliveries.extend(decision.deliveries);
             if let Some(row) = decision.lease {
                 scratch.lease = Arc::new(row.clone());
                 lease = Some(row);
@@ -75,6 +77,7 @@ impl Author {
             body_changed: scratch.body_sequence != self.state.body_sequence || self.state.record.is_none(),
             record: scratch.record.expect("a registered process"),
             events,
+            deliveries,
             lease,
             urgent: commands.iter().any(Command::is_urgent),
         }
@@ -216,6 +219,7 @@ fn context(operation: OperationId, calls: u64) -> DecisionContext {
         session: StoreSession { store_id: "store".into(), number: 1 },
         operation,
         observed: ObservedProcess::default(),
+        wake: None,
         unfenced_writes: UnfencedWrites::Allowed,
     }
 }

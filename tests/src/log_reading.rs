@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use registry_actor::domain::{ProcessEvent, ProcessRecord, Sequence};
+use registry_actor::domain::{ProcessListFilter, ProcessStatusFilter};
 use registry_actor::port::{
-    Answer, CommitFollower, CommittedBatch, CommittedGroup, EventPage, LogError, Position, ProcessListFilter,
-    ProcessLog, ProcessPage, ProcessStatusFilter, Query, StoredProcess,
+    Answer, CommitFollower, CommittedBatch, CommittedGroup, EventPage, LogError, Position, ProcessLog, ProcessPage,
+    Query, StoredProcess,
 };
 use tokio::sync::mpsc;
 
@@ -108,7 +109,7 @@ pub async fn query(log: &dyn ProcessLog, asked: Query) -> Answer {
 
 /// A page of records.
 pub async fn list(log: &dyn ProcessLog, status: ProcessStatusFilter, after: Option<&str>, limit: u32) -> ProcessPage {
-    let asked = Query::Processes { filter: ProcessListFilter { status }, after: after.map(process_id), limit };
+    let asked = Query::Processes { filter: ProcessListFilter::of_status(status), after: after.map(process_id), limit };
     match query(log, asked).await {
         Answer::Processes(page) => page,
         other => panic!("expected records, got {other:?}"),

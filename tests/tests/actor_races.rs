@@ -145,6 +145,8 @@ impl CommitListener for SlowListener {
         }
     }
 
+    fn pruned(&self, _: &[registry_actor::domain::Tombstone]) {}
+
     fn resync(&self) {}
 
     fn closed(&self) {}

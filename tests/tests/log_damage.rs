@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use registry_actor::domain::ProcessListFilter;
 use registry_actor::domain::Sequence;
-use registry_actor::port::{Answer, LogError, Position, ProcessListFilter, ProcessStatusFilter, Query};
+use registry_actor::port::{Answer, LogError, Position, Query};
 use registry_tests::log_author::{Author, OUTPUT, claim, keyed_output, output, process_id, replay_key, submit};
 use registry_tests::log_backend::{LogBackend as _, SqliteBackend, raw_connection};
 use registry_tests::log_conformance::bounded;
@@ -187,11 +188,7 @@ async fn damage_beside_the_events_is_reported() {
             assert!(is_damage(&loaded), "{table}.{column}: {loaded:?}");
         }
         if table == "processes" {
-            let list = Query::Processes {
-                filter: ProcessListFilter { status: ProcessStatusFilter::Any },
-                after: None,
-                limit: 10,
-            };
+            let list = Query::Processes { filter: ProcessListFilter::any(), after: None, limit: 10 };
             assert!(is_damage(&log.query(list).await), "{column}");
         }
     }

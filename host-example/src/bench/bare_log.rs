@@ -72,6 +72,7 @@ impl BareProcess {
             session: log.session().clone(),
             operation: OperationId { issuer: 0, number: number as u64 },
             observed: ObservedProcess::Unknown,
+            wake: None,
             unfenced_writes: UnfencedWrites::default(),
         };
         let state = ProcessState::unregistered(registration.id.clone());
@@ -122,6 +123,7 @@ impl BareProcess {
                 .into_iter()
                 .map(|event| BatchEvent { operation: OperationId { issuer: 0, number: event.sequence.0 }, event })
                 .collect(),
+            deliveries: Vec::new(),
             record,
             body_changed,
             lease: None,

@@ -42,6 +42,7 @@ impl Environment {
             session: self.log.session().clone(),
             operation,
             observed,
+            wake: None,
             unfenced_writes: self.options.unfenced_writes,
         }
     }

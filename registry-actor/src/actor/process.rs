@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use self::round::{Round, decide_round};
+use self::round::{Round, Wakes, decide_round};
 use super::directory::{Activity, Predecessor};
 use super::envelope::Envelope;
 use super::environment::Environment;
@@ -196,7 +196,8 @@ impl ProcessOwner {
                 continue;
             }
             self.look_up_replays(&commands).await?;
-            let (round, panicked) = decide_round(&self.state, commands, &self.arguments.environment);
+            let wakes = self.look_up_wakes(&commands).await?;
+            let (round, panicked) = decide_round(&self.state, commands, &wakes, &self.arguments.environment);
             for _ in 0..panicked {
                 // A refused message means that the shard is gone, and with it soon this actor.
                 drop(self.arguments.shard.cast(ShardMessage::DecisionPanicked(self.process_id().clone())));
@@ -312,6 +313,20 @@ impl ProcessOwner {
         self.resolve_keys(keys).await
     }
 
+    /// The events that acknowledgements name. What is not durable yet is not there: whoever acknowledges it guessed.
+    async fn look_up_wakes(&self, commands: &VecDeque<Envelope>) -> Result<Wakes, LogError> {
+        let mut wakes = Wakes::new();
+        if self.state.record.is_none() {
+            return Ok(wakes);
+        }
+        for sequence in commands.iter().filter_map(|envelope| envelope.call.command.acknowledged_wake()) {
+            if sequence > Sequence::REGISTRATION && sequence <= self.state.sequence {
+                wakes.extend(self.stored_events(&[sequence]).await?.into_iter().map(|event| (event.sequence, event)));
+            }
+        }
+        Ok(wakes)
+    }
+
     async fn resolve_keys(&mut self, mut keys: Vec<crate::domain::ReplayKey>) -> Result<(), LogError> {
         keys.retain(|key| self.state.replays.must_look_up(key));
         if keys.is_empty() || self.state.record.is_none() {
@@ -335,6 +350,7 @@ impl ProcessOwner {
             process_id: self.process_id().clone(),
             expected: self.precondition(),
             events: round.events.clone(),
+            deliveries: round.deliveries.clone(),
             record,
             body_changed: self.state.record.is_none() || round.scratch.body_sequence > self.state.sequence,
             lease: round.lease.clone(),
@@ -411,6 +427,11 @@ impl ProcessOwner {
                 state.replays = ReplayWindow::default();
             }
             self.head = Some(head);
+        } else {
+            let query = Query::Tombstone { process_id: self.process_id().clone() };
+            if let Answer::Tombstone(Some(tombstone)) = self.arguments.environment.log.query(query).await? {
+                state.pruned_generations = tombstone.generation;
+            }
         }
         self.state = state;
         Ok(())

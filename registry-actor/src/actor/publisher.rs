@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use crate::domain::Tombstone;
 use crate::port::{ChangeSource, CommitFollower, CommittedBatch, CommittedGroup, Position, ProcessLog};
 
 /// How many groups may wait for the publisher. What exceeds it is read from the feed later.
@@ -136,7 +137,7 @@ impl Actor for PublisherActor {
                     publisher.catch_up().await;
                 }
                 if group.position > publisher.line.published() {
-                    publisher.tell(&group.batches);
+                    publisher.tell(&group.batches, &group.pruned);
                     publisher.line.start_after(group.position);
                 }
             }
@@ -155,7 +156,7 @@ impl PublisherArguments {
         loop {
             match self.log.feed(self.line.published(), FEED_PAGE).await {
                 Ok(page) => {
-                    self.tell(&page.batches);
+                    self.tell(&page.batches, &page.pruned);
                     self.line.start_after(page.next.max(self.line.published()));
                     if !page.has_more {
                         return;
@@ -172,12 +173,14 @@ impl PublisherArguments {
         }
     }
 
-    fn tell(&self, batches: &[CommittedBatch]) {
-        if batches.is_empty() {
-            return;
-        }
+    fn tell(&self, batches: &[CommittedBatch], pruned: &[Tombstone]) {
         for listener in self.source.listeners() {
-            guarded(|| listener.committed(batches));
+            if !batches.is_empty() {
+                guarded(|| listener.committed(batches));
+            }
+            if !pruned.is_empty() {
+                guarded(|| listener.pruned(pruned));
+            }
         }
     }
 }

@@ -16,8 +16,13 @@ use super::process::ProcessMessage;
 use super::publisher::{PublisherArguments, PublisherLine, PublisherMessage};
 use super::root::{Door, RootActor, RootArguments, RootMessage, Seats};
 use super::shard::ShardMessage;
-use crate::domain::{Command, OperationId, ProcessId, Receipt, StoreSession};
-use crate::port::{Answer, ChangeSource, CommitFollower, ProcessLog, ProcessRegistry, Query, RegistryError};
+use crate::domain::{
+    Command, ObservedProcess, OperationId, ProcessId, Receipt, RegistryCommand, RegistryReceipt, StoreSession,
+};
+use crate::port::{
+    AcrossError, Answer, AppendError, ChangeSource, CommitFollower, DurabilityTier, ProcessLog, ProcessRegistry, Query,
+    RegistryError,
+};
 
 /// How often a command whose actor died is sent again. More than the failures that quarantine a process, so that the
 /// caller hears of the quarantine.
@@ -302,6 +307,35 @@ impl ProcessRegistry for ActorRegistry {
         }
     }
 
+    /// Goes to the log and past the actors: one that is touched learns of it as of a foreign writer.
+    async fn execute_across(&self, command: RegistryCommand) -> Result<RegistryReceipt, RegistryError> {
+        if self.inner.door.is_closed() {
+            return Err(RegistryError::Closed);
+        }
+        let _permit = self
+            .inner
+            .permits
+            .try_acquire()
+            .map_err(|_| RegistryError::Busy { limit: self.inner.environment.options.commands_under_way })?;
+        let operation = self.next_operation();
+        let context = self.inner.environment.context(operation, ObservedProcess::Unknown);
+        let name = command.name();
+        self.inner.environment.log.execute_across(command, context).await.map_err(|error| match error {
+            AcrossError::Refused(refusal) => RegistryError::Refused(refusal),
+            AcrossError::Read(error) => error.into(),
+            AcrossError::Append(AppendError::Busy { limit }) => RegistryError::Busy { limit },
+            AcrossError::Append(AppendError::Closed) => RegistryError::Closed,
+            AcrossError::Append(AppendError::Unknown { reason }) => {
+                RegistryError::AcrossOutcomeUnknown { command: name.to_owned(), operation, reason }
+            }
+            AcrossError::Append(error) => RegistryError::NotStored { reason: error.to_string() },
+        })
+    }
+
+    fn durability_tier(&self) -> DurabilityTier {
+        self.inner.environment.log.durability()
+    }
+
     async fn query(&self, query: Query) -> Result<Answer, RegistryError> {
         Ok(self.inner.environment.log.query(query).await?)
     }
@@ -318,6 +352,7 @@ const fn changed_nothing_only_if_unsent(error: &RegistryError) -> bool {
         RegistryError::Busy { .. } | RegistryError::Unavailable { .. } | RegistryError::Closed => true,
         RegistryError::Refused(_)
         | RegistryError::OutcomeUnknown { .. }
+        | RegistryError::AcrossOutcomeUnknown { .. }
         | RegistryError::NotStored { .. }
         | RegistryError::Store(_)
         | RegistryError::WrongAnswer { .. } => false,
@@ -334,6 +369,8 @@ mod tests {
 
     impl CommitListener for ToldOfTheEnd {
         fn committed(&self, _: &[CommittedBatch]) {}
+
+        fn pruned(&self, _: &[crate::domain::Tombstone]) {}
 
         fn resync(&self) {}
 

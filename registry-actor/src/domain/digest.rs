@@ -42,6 +42,14 @@ impl Digest {
         &self.0
     }
 
+    /// The first eight bytes: enough to recognise a value among few, as cursors do.
+    #[must_use]
+    pub fn short(&self) -> [u8; 8] {
+        let mut short = [0; 8];
+        short.copy_from_slice(&self.0[..8]);
+        short
+    }
+
     /// Takes thirty-two stored bytes; `None` for any other length.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {

@@ -4,7 +4,10 @@
 //! thread of its own: a batch is stored on the thread that submits it, and its answer is out when `submit` returns,
 //! unless commits are held back.
 
+mod reads;
+mod rows;
 mod store;
+mod wakes;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,10 +19,12 @@ use tokio::sync::Notify;
 use self::store::{Admission, Queued, Store};
 use super::followers::Followers;
 use super::{QueueLimits, codec};
-use crate::domain::{ProcessEvent, ProcessId, ReplayKey, StoreSession};
+use crate::domain::{
+    DecisionContext, ProcessEvent, ProcessId, RegistryCommand, RegistryReceipt, ReplayKey, StoreSession,
+};
 use crate::port::{
-    Answer, AppendError, AppendReply, CommitFollower, FeedPage, LogError, Position, ProcessBatch, ProcessLog,
-    ProcessVerification, Query, StoredProcess,
+    AcrossError, Answer, AppendError, AppendReply, CommitFollower, DurabilityTier, FeedPage, LogError, Position,
+    ProcessBatch, ProcessLog, ProcessVerification, Query, StoredProcess,
 };
 
 /// How an append fails in a test.
@@ -57,10 +62,11 @@ impl MemoryLog {
     /// The same with other queues: they fill only while commits are held back.
     #[must_use]
     pub fn with_limits(store_id: impl Into<Arc<str>>, limits: QueueLimits) -> Self {
+        let store_id = store_id.into();
         Self {
-            session: StoreSession { store_id: store_id.into(), number: 1 },
+            session: StoreSession { store_id: Arc::clone(&store_id), number: 1 },
             shared: Arc::new(Shared {
-                store: Mutex::new(Store::new(limits)),
+                store: Mutex::new(Store::new(store_id, limits)),
                 followers: Followers::starting_after(Position::default()),
                 reads: AtomicU64::new(0),
                 queue_grew: Notify::new(),
@@ -219,6 +225,27 @@ impl ProcessLog for MemoryLog {
         keys: Vec<ReplayKey>,
     ) -> Result<Vec<(ReplayKey, Option<Arc<ProcessEvent>>)>, LogError> {
         self.read(|store| store.find_replays(process_id, keys))
+    }
+
+    async fn execute_across(
+        &self,
+        command: RegistryCommand,
+        context: DecisionContext,
+    ) -> Result<RegistryReceipt, AcrossError> {
+        let result = {
+            let mut store = self.store();
+            if self.is_current(&store) {
+                store.execute_across(&command, &context)
+            } else {
+                Err(AppendError::Closed.into())
+            }
+        };
+        self.deliver(Vec::new());
+        result
+    }
+
+    fn durability(&self) -> DurabilityTier {
+        DurabilityTier::Inline
     }
 
     async fn query(&self, query: Query) -> Result<Answer, LogError> {

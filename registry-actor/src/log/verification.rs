@@ -1,6 +1,7 @@
 //! The check of everything that is stored of one process. It does not know where the rows come from: a log hands them in,
 //! in order.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::codec::{self, EventColumns};
@@ -12,13 +13,21 @@ pub(crate) struct Verification {
     state: ProcessState,
     /// Link and sequence of the last event, whether or not it was found whole.
     last: Option<(Sequence, Digest)>,
+    /// The events that woke somebody, and whether that is acknowledged.
+    wakes: BTreeMap<Sequence, bool>,
     events: u64,
     faults: Vec<LogFault>,
 }
 
 impl Verification {
     pub(crate) fn of(process_id: ProcessId) -> Self {
-        Self { state: ProcessState::unregistered(process_id), last: None, events: 0, faults: Vec::new() }
+        Self {
+            state: ProcessState::unregistered(process_id),
+            last: None,
+            wakes: BTreeMap::new(),
+            events: 0,
+            faults: Vec::new(),
+        }
     }
 
     /// Checks the next event in the order of sequences.
@@ -34,6 +43,12 @@ impl Verification {
         }
         match codec::decode_event(&self.state.process_id, columns, stored_link, &previous) {
             Ok((event, ..)) => {
+                if event.semantics.wake.is_some() {
+                    self.wakes.insert(event.sequence, false);
+                }
+                if let Some(wake) = event.acknowledged_wake().and_then(|wake| self.wakes.get_mut(&wake)) {
+                    *wake = true;
+                }
                 let state = std::mem::replace(&mut self.state, ProcessState::unregistered(event.process_id.clone()));
                 self.state = apply(state, &Arc::new(event));
                 // A long log must not gather its keys in memory.
@@ -50,6 +65,12 @@ impl Verification {
     /// Notes a fault that the log itself found.
     pub(crate) fn fault(&mut self, sequence: Sequence, what: String) {
         self.faults.push(LogFault { sequence, what });
+    }
+
+    /// Whether nothing was found so far.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.faults.is_empty()
     }
 
     /// Where the walk stands.
@@ -75,6 +96,15 @@ impl Verification {
                 self.fault(sequence, "folding its events does not give its record".to_owned());
             }
             Ok(_) => {}
+        }
+    }
+
+    /// Checks that the events make the stored set of wakes and acknowledgements. Where events are damaged their fold says
+    /// nothing.
+    pub(crate) fn wakes(&mut self, stored: &BTreeMap<Sequence, bool>) {
+        if self.faults.is_empty() && self.wakes != *stored {
+            let sequence = self.sequence().unwrap_or(Sequence::REGISTRATION);
+            self.fault(sequence, "folding its events does not give its wakes".to_owned());
         }
     }
 

@@ -1,6 +1,6 @@
 //! A round: the commands that are decided together and go to the log as one batch.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -8,15 +8,20 @@ use super::super::envelope::Envelope;
 use super::super::environment::Environment;
 use super::super::liveness::observe;
 use crate::domain::{
-    Command, LeaseRow, ObservedProcess, OperationId, ProcessState, Receipt, Refusal, Sequence, apply, decide,
+    Command, DecisionContext, LeaseRow, ObservedProcess, OperationId, ProcessEvent, ProcessState, ProcessWakeDelivery,
+    Receipt, Refusal, Sequence, apply, decide,
 };
 use crate::port::{BatchEvent, FaultPoint, RegistryError};
+
+/// The events that acknowledgements of a round name, as the log has them.
+pub(super) type Wakes = HashMap<Sequence, Arc<ProcessEvent>>;
 
 /// Commands that were decided together.
 pub(super) struct Round {
     /// The state after the round.
     pub(super) scratch: ProcessState,
     pub(super) events: Vec<BatchEvent>,
+    pub(super) deliveries: Vec<ProcessWakeDelivery>,
     pub(super) lease: Option<LeaseRow>,
     pub(super) urgent: bool,
     decided: Vec<(Envelope, Result<Receipt, RegistryError>)>,
@@ -27,11 +32,13 @@ pub(super) struct Round {
 pub(super) fn decide_round(
     state: &ProcessState,
     commands: VecDeque<Envelope>,
+    wakes: &Wakes,
     environment: &Environment,
 ) -> (Round, usize) {
     let mut round = Round {
         scratch: state.clone(),
         events: Vec::with_capacity(commands.len()),
+        deliveries: Vec::new(),
         lease: None,
         urgent: false,
         decided: Vec::with_capacity(commands.len()),
@@ -40,7 +47,7 @@ pub(super) fn decide_round(
     for envelope in commands {
         let step = catch_unwind(AssertUnwindSafe(|| {
             environment.reached(FaultPoint::Decide, &state.process_id);
-            round.step(&envelope, environment)
+            round.step(&envelope, wakes, environment)
         }));
         let result = step.unwrap_or_else(|panic| {
             panicked += 1;
@@ -56,20 +63,26 @@ pub(super) fn decide_round(
 
 impl Round {
     /// Decides one command. The round changes at the end only: a panic before leaves it as it was.
-    fn step(&mut self, envelope: &Envelope, environment: &Environment) -> Result<Receipt, RegistryError> {
+    fn step(
+        &mut self,
+        envelope: &Envelope,
+        wakes: &Wakes,
+        environment: &Environment,
+    ) -> Result<Receipt, RegistryError> {
         let call = &envelope.call;
         let observed = match &call.command {
             Command::ReclaimLease { observed, .. } => observe(&observed.owner.liveness),
             _ => ObservedProcess::Unknown,
         };
-        let context = environment.context(call.operation, observed);
+        let wake = call.command.acknowledged_wake().and_then(|sequence| wakes.get(&sequence).cloned());
+        let context = DecisionContext { wake, ..environment.context(call.operation, observed) };
         let decision = decide(&self.scratch, &call.command, &context)?;
         if decision.events.is_empty() && decision.lease.is_none() {
             return Ok(Receipt {
                 record: self.scratch.record.clone(),
                 events: decision.reply.events,
                 lease: decision.reply.lease,
-                deliveries: decision.deliveries,
+                deliveries: decision.reply.deliveries,
             });
         }
         let mut scratch = self.scratch.clone();
@@ -81,13 +94,14 @@ impl Round {
         }
         self.scratch = scratch;
         self.events.extend(decision.events.into_iter().map(|event| BatchEvent { operation: call.operation, event }));
+        self.deliveries.extend(decision.deliveries);
         self.lease = decision.lease.or_else(|| self.lease.take());
         self.urgent |= call.command.is_urgent();
         Ok(Receipt {
             record: self.scratch.record.clone(),
             events: decision.reply.events,
             lease: decision.reply.lease,
-            deliveries: decision.deliveries,
+            deliveries: decision.reply.deliveries,
         })
     }
 

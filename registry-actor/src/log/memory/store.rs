@@ -5,13 +5,19 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::AppendFault;
-use crate::domain::{Digest, LeaseRow, OperationId, ProcessEvent, ProcessId, ProcessRecord, ReplayKey, Sequence};
+use super::rows::AcrossRows;
+use super::wakes::Wakes;
+use crate::domain::{
+    DecisionContext, Digest, LeaseRow, OperationId, ProcessEvent, ProcessHandleDescriptor, ProcessId, ProcessRecord,
+    RegistryCommand, RegistryReceipt, ReplayKey, Sequence, SessionDeletion, SessionScope, Tombstone,
+};
+use crate::log::across::carry_out;
 use crate::log::codec::{self, EncodedBatch, EventColumns};
 use crate::log::verification::Verification;
 use crate::log::{QueueLimits, Replays};
 use crate::port::{
-    Answer, AppendError, AppendReply, AppendResult, CommittedBatch, CommittedGroup, EventPage, FeedPage, Head,
-    LogError, Position, ProcessPage, ProcessVerification, Query, StoredProcess,
+    AcrossError, AppendError, AppendReply, AppendResult, CommittedBatch, CommittedGroup, EventPage, FeedPage, Head,
+    LogError, Position, ProcessVerification, StoredProcess,
 };
 
 /// A batch with its reply.
@@ -47,9 +53,13 @@ pub(super) struct Store {
     limits: QueueLimits,
     plain: VecDeque<Queued>,
     urgent: VecDeque<Queued>,
-    processes: BTreeMap<ProcessId, Process>,
-    /// The event at position n stands at index n - 1.
-    order: Vec<(ProcessId, Sequence)>,
+    pub(super) processes: BTreeMap<ProcessId, Process>,
+    /// What stands at position n is at index n - 1.
+    pub(super) order: Vec<Entry>,
+    pub(super) wakes: Wakes,
+    pub(super) grants: BTreeMap<SessionScope, BTreeMap<ProcessId, ProcessHandleDescriptor>>,
+    pub(super) tombstones: HashMap<ProcessId, Tombstone>,
+    store_id: Arc<str>,
     /// Groups that followers have not heard of yet.
     untold: VecDeque<CommittedGroup>,
     telling: bool,
@@ -58,21 +68,47 @@ pub(super) struct Store {
     read_faults: u64,
 }
 
-struct Process {
-    record: Arc<ProcessRecord>,
-    lease: LeaseRow,
-    events: Vec<StoredEvent>,
+pub(super) struct Process {
+    pub(super) record: Arc<ProcessRecord>,
+    pub(super) lease: LeaseRow,
+    pub(super) events: Vec<StoredEvent>,
     keys: HashMap<ReplayKey, Sequence>,
+    /// The events that woke somebody.
+    pub(super) wakes: BTreeMap<Sequence, WakeMark>,
 }
 
-struct StoredEvent {
-    event: Arc<ProcessEvent>,
+pub(super) struct StoredEvent {
+    pub(super) event: Arc<ProcessEvent>,
     operation: OperationId,
-    chain: Digest,
+    pub(super) chain: Digest,
+    pub(super) position: u64,
+}
+
+/// What became of a wake.
+#[derive(Default)]
+pub(super) struct WakeMark {
+    pub(super) acknowledged: bool,
+    /// Where its delivery stands, if it has one.
+    pub(super) delivery: Option<u64>,
+}
+
+/// What stands at a position.
+pub(super) enum Entry {
+    Event(ProcessId, Sequence),
+    /// An event of a process that was pruned, or a tombstone that a later one took the place of.
+    Gone,
+    Pruned {
+        tombstone: Tombstone,
+        link: [u8; 8],
+    },
+    SessionDeleted {
+        deletion: SessionDeletion,
+        link: [u8; 8],
+    },
 }
 
 impl Store {
-    pub(super) const fn new(limits: QueueLimits) -> Self {
+    pub(super) fn new(store_id: Arc<str>, limits: QueueLimits) -> Self {
         Self {
             session_number: 1,
             door: Door::Open,
@@ -82,12 +118,20 @@ impl Store {
             urgent: VecDeque::new(),
             processes: BTreeMap::new(),
             order: Vec::new(),
+            wakes: Wakes::default(),
+            grants: BTreeMap::new(),
+            tombstones: HashMap::new(),
+            store_id,
             untold: VecDeque::new(),
             telling: false,
             appends: 0,
             append_faults: Vec::new(),
             read_faults: 0,
         }
+    }
+
+    pub(super) const fn store_id(&self) -> &Arc<str> {
+        &self.store_id
     }
 
     pub(super) const fn session_number(&self) -> u64 {
@@ -194,7 +238,12 @@ impl Store {
             answers.push((reply, result));
         }
         if !batches.is_empty() {
-            self.untold.push_back(CommittedGroup { previous, position: self.last_position(), batches: batches.into() });
+            self.untold.push_back(CommittedGroup {
+                previous,
+                position: self.last_position(),
+                batches: batches.into(),
+                pruned: Arc::default(),
+            });
         }
         answers
     }
@@ -204,12 +253,16 @@ impl Store {
         Some(self.append_faults.swap_remove(index).1)
     }
 
-    fn store(&mut self, batch: EncodedBatch, committed: &mut Vec<CommittedBatch>) -> AppendResult {
+    pub(super) fn store(&mut self, batch: EncodedBatch, committed: &mut Vec<CommittedBatch>) -> AppendResult {
         let process_id = &batch.committed.process_id;
         let stored = self.processes.get(process_id);
         if stored.map(Process::head) != batch.expected.head
             || stored.map_or(0, |process| process.lease.revision) != batch.expected.lease_revision
         {
+            return Err(AppendError::Conflict);
+        }
+        let pruned = self.tombstones.get(process_id).map_or(0, |tombstone| tombstone.generation);
+        if stored.is_none() && batch.committed.record.generation != pruned.saturating_add(1) {
             return Err(AppendError::Conflict);
         }
         refuse_second_use_of_a_key(stored, &batch)?;
@@ -218,6 +271,7 @@ impl Store {
             lease: LeaseRow::default(),
             events: Vec::new(),
             keys: HashMap::new(),
+            wakes: BTreeMap::new(),
         });
         if let Some(lease) = batch.lease {
             process.lease = lease.row;
@@ -231,11 +285,77 @@ impl Store {
             if let Some(key) = &event.replay_key {
                 process.keys.insert(key.clone(), event.sequence);
             }
-            self.order.push((process_id.clone(), event.sequence));
-            process.events.push(StoredEvent { event, operation: encoded.operation, chain: encoded.chain });
+            if event.semantics.wake.is_some() {
+                process.wakes.insert(event.sequence, WakeMark::default());
+            }
+            if let Some(acknowledged) = event.acknowledged_wake()
+                && let Some(wake) = process.wakes.get_mut(&acknowledged)
+            {
+                wake.acknowledged = true;
+                if let Some(position) = wake.delivery {
+                    self.wakes.settle(position);
+                }
+            }
+            self.order.push(Entry::Event(process_id.clone(), event.sequence));
+            let position = self.order.len() as u64;
+            process.events.push(StoredEvent { event, operation: encoded.operation, chain: encoded.chain, position });
+        }
+        for encoded in batch.deliveries {
+            let sequence = encoded.delivery.sequence;
+            let Some(position) = process.at(sequence).map(|stored| stored.position) else { continue };
+            if let Some(wake) = process.wakes.get_mut(&sequence)
+                && self.wakes.store(position, encoded.delivery)
+            {
+                wake.delivery = Some(position);
+            }
         }
         committed.push(batch.committed);
         Ok(batch.head)
+    }
+
+    /// Carries out a command that concerns several processes; followers are told of what it changed.
+    pub(super) fn execute_across(
+        &mut self,
+        command: &RegistryCommand,
+        context: &DecisionContext,
+    ) -> Result<RegistryReceipt, AcrossError> {
+        if self.is_closed() {
+            return Err(AppendError::Closed.into());
+        }
+        self.appends += 1;
+        match self.take_append_fault() {
+            Some(AppendFault::NotAccepted) => {
+                return Err(AppendError::NotAccepted { reason: "a test let this append fail".to_owned() }.into());
+            }
+            Some(AppendFault::UnknownNotStored) => return Err(unknown().into()),
+            Some(AppendFault::UnknownStored) => {
+                self.carry_out(command, context)?;
+                return Err(unknown().into());
+            }
+            None => {}
+        }
+        self.carry_out(command, context)
+    }
+
+    fn carry_out(
+        &mut self,
+        command: &RegistryCommand,
+        context: &DecisionContext,
+    ) -> Result<RegistryReceipt, AcrossError> {
+        let previous = self.last_position();
+        let mut rows = AcrossRows { store: self, committed: Vec::new(), pruned: Vec::new() };
+        let receipt = carry_out(&mut rows, command, context)?;
+        let AcrossRows { committed, pruned, .. } = rows;
+        if !committed.is_empty() || !pruned.is_empty() {
+            let position = self.last_position();
+            self.untold.push_back(CommittedGroup {
+                previous,
+                position,
+                batches: committed.into(),
+                pruned: pruned.into(),
+            });
+        }
+        Ok(receipt)
     }
 
     fn last_position(&self) -> Position {
@@ -264,57 +384,38 @@ impl Store {
             .collect())
     }
 
-    pub(super) fn query(&self, query: &Query) -> Result<Answer, LogError> {
-        match query {
-            Query::Process { process_id } => {
-                Ok(Answer::Process(self.processes.get(process_id).map(|process| Arc::clone(&process.record))))
-            }
-            Query::Events { process_id, after, limit } => {
-                let limit = (*limit).clamp(1, EventPage::MAX_LIMIT) as usize;
-                let later = self.process(process_id)?.after(*after);
-                Ok(Answer::Events(EventPage {
-                    events: later.iter().take(limit).map(|stored| Arc::clone(&stored.event)).collect(),
-                    has_more: later.len() > limit,
-                }))
-            }
-            Query::FirstEventOfType { process_id, event_type, after } => {
-                let mut later = self.process(process_id)?.after(*after).iter();
-                let first = later.find(|stored| *stored.event.event_type == **event_type);
-                Ok(Answer::Event(first.map(|stored| Arc::clone(&stored.event))))
-            }
-            Query::Lease { process_id } => Ok(Answer::Lease(
-                self.processes.get(process_id).and_then(|process| process.lease.holder.clone()).map(Box::new),
-            )),
-            Query::Processes { filter, after, limit } => {
-                let limit = (*limit).clamp(1, ProcessPage::MAX_LIMIT) as usize;
-                let mut shown = self
-                    .after_id(after.as_ref())
-                    .map(|(_, process)| &process.record)
-                    .filter(|record| filter.matches(&record.status));
-                let records = shown.by_ref().take(limit).map(Arc::clone).collect();
-                Ok(Answer::Processes(ProcessPage { records, has_more: shown.next().is_some() }))
-            }
-        }
-    }
-
     pub(super) fn feed(&self, after: Position, limit: u32) -> FeedPage {
         let from = usize::try_from(after.0).unwrap_or(usize::MAX).min(self.order.len());
         let until = from.saturating_add(limit.clamp(1, EventPage::MAX_LIMIT) as usize).min(self.order.len());
         let mut batches: Vec<CommittedBatch> = Vec::new();
-        for (process_id, sequence) in &self.order[from..until] {
+        let mut pruned = Vec::new();
+        for entry in &self.order[from..until] {
+            let (process_id, sequence) = match entry {
+                Entry::Event(process_id, sequence) => (process_id, *sequence),
+                Entry::Pruned { tombstone, .. } => {
+                    pruned.push(tombstone.clone());
+                    continue;
+                }
+                Entry::SessionDeleted { .. } | Entry::Gone => continue,
+            };
             let Some(process) = self.processes.get(process_id) else { continue };
-            let Some(event) = process.event(*sequence) else { continue };
+            let Some(stored) = process.at(sequence) else { continue };
+            let woken = self.wakes.target(stored.position).cloned();
             match batches.last_mut().filter(|batch| batch.process_id == *process_id) {
-                Some(batch) => batch.events.push(event),
+                Some(batch) => {
+                    batch.events.push(Arc::clone(&stored.event));
+                    batch.woken.extend(woken);
+                }
                 None => batches.push(CommittedBatch {
                     process_id: process_id.clone(),
                     record: Arc::clone(&process.record),
-                    events: vec![event],
+                    events: vec![Arc::clone(&stored.event)],
+                    woken: woken.into_iter().collect(),
                 }),
             }
         }
         let next = Position((until as u64).max(after.0));
-        FeedPage { batches, next, has_more: until < self.order.len() }
+        FeedPage { batches, pruned, next, has_more: until < self.order.len() }
     }
 
     pub(super) fn verify(&self, process_id: &ProcessId) -> Result<ProcessVerification, LogError> {
@@ -342,6 +443,7 @@ impl Store {
         }
         let head = process.head();
         verification.head(head.sequence, head.chain.as_bytes());
+        verification.wakes(&process.wakes.iter().map(|(sequence, wake)| (*sequence, wake.acknowledged)).collect());
         verification.record(Ok(&process.record));
         Ok(verification.finish())
     }
@@ -350,29 +452,33 @@ impl Store {
         self.after_id(after).take(limit as usize).map(|(id, _)| id.clone()).collect()
     }
 
-    fn after_id(&self, after: Option<&ProcessId>) -> impl Iterator<Item = (&ProcessId, &Process)> {
+    pub(super) fn after_id(&self, after: Option<&ProcessId>) -> impl Iterator<Item = (&ProcessId, &Process)> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.processes.range::<ProcessId, _>((from, Bound::Unbounded))
     }
 
-    fn process(&self, process_id: &ProcessId) -> Result<&Process, LogError> {
+    pub(super) fn process(&self, process_id: &ProcessId) -> Result<&Process, LogError> {
         self.processes.get(process_id).ok_or_else(|| LogError::Unknown { process_id: process_id.clone() })
     }
 }
 
 impl Process {
-    fn head(&self) -> Head {
+    pub(super) fn head(&self) -> Head {
         let (sequence, chain) =
             self.events.last().map_or_else(Default::default, |stored| (stored.event.sequence, stored.chain));
         Head { sequence, chain }
     }
 
-    fn event(&self, sequence: Sequence) -> Option<Arc<ProcessEvent>> {
-        self.events.get(usize::try_from(sequence.0).ok()?).map(|stored| Arc::clone(&stored.event))
+    /// Sequences are dense and begin at 0, so that an event's sequence is its index.
+    pub(super) fn at(&self, sequence: Sequence) -> Option<&StoredEvent> {
+        self.events.get(usize::try_from(sequence.0).ok()?)
     }
 
-    /// Sequences are dense and begin at 0, so that an event's sequence is its index.
-    fn after(&self, after: Sequence) -> &[StoredEvent] {
+    pub(super) fn event(&self, sequence: Sequence) -> Option<Arc<ProcessEvent>> {
+        self.at(sequence).map(|stored| Arc::clone(&stored.event))
+    }
+
+    pub(super) fn after(&self, after: Sequence) -> &[StoredEvent] {
         let from = usize::try_from(after.next().0).unwrap_or(usize::MAX);
         self.events.get(from..).unwrap_or_default()
     }
