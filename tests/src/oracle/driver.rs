@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Write as _};
+use std::time::Duration;
 
 use registry_actor::domain::{
     ChangeCursor, Command, Fence, LeaseFence, LeaseRelease, LeaseToken, ProcessEventAppendRequest,
@@ -33,6 +34,9 @@ pub struct Difference {
     /// Everything up to there, for people.
     pub story: String,
 }
+
+/// A step that takes longer hangs.
+const BOUND: Duration = Duration::from_secs(20);
 
 pub(super) struct Driver {
     pub(super) subject: Subject,
@@ -85,12 +89,17 @@ impl Driver {
             self.model.now = self.subject.now();
             write!(self.story, "{}. door {}: {:?}", self.played.steps, step.door, step.deed)
                 .expect("a string takes it");
-            let touched = self.take(step).await?;
-            self.story.push('\n');
-            self.read_after(step, touched.as_ref()).await?;
+            let answered = tokio::time::timeout(BOUND, self.take_and_read(step)).await;
+            answered.unwrap_or_else(|_| Err(Parted("\nDIFFERENCE: the registry hangs\n".to_owned())))?;
         }
         self.story.push_str("in the end\n");
         self.read_everything(&mut Random::new(steps.len() as u64)).await
+    }
+
+    async fn take_and_read(&mut self, step: &Step) -> Result<(), Parted> {
+        let touched = self.take(step).await?;
+        self.story.push('\n');
+        self.read_after(step, touched.as_ref()).await
     }
 
     /// Holds both to one answer.
@@ -98,7 +107,16 @@ impl Driver {
         if model == registry {
             return Ok(());
         }
-        Err(Parted(format!("\nDIFFERENCE in {what}\n  model:    {model:?}\n  registry: {registry:?}\n")))
+        let (model, registry) = (format!("{model:#?}"), format!("{registry:#?}"));
+        let (model, registry): (Vec<&str>, Vec<&str>) = (model.lines().collect(), registry.lines().collect());
+        // What both say alike before and after is long and tells nothing, a few lines apart.
+        let same = |pairs: &mut dyn Iterator<Item = (&&str, &&str)>| pairs.take_while(|(one, other)| one == other).count();
+        let before = same(&mut model.iter().zip(&registry));
+        let after = same(&mut model.iter().rev().zip(registry.iter().rev()));
+        let after = after.min(model.len().min(registry.len()) - before);
+        let part = |lines: &[&str]| lines[before.saturating_sub(4)..lines.len() - after].join("\n");
+        let (model, registry) = (part(&model), part(&registry));
+        Err(Parted(format!("\nDIFFERENCE in {what}\nthe model says\n{model}\nthe registry says\n{registry}\n")))
     }
 
     /// Takes the step on both; answers the process that it touched.

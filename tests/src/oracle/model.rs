@@ -82,8 +82,6 @@ struct Life {
     acked: BTreeSet<Sequence>,
     fence: u64,
     holder: Option<ProcessLease>,
-    /// Whom the holder displaced without a release.
-    displaced: Option<Box<ProcessLease>>,
     /// Places of its first and last change in the feed, from 1.
     first_change: usize,
     last_change: usize,
@@ -263,7 +261,6 @@ impl Model {
             acked: BTreeSet::new(),
             fence: 0,
             holder: None,
-            displaced: None,
             first_change: self.feed.len() + 1,
             last_change: 0,
         };

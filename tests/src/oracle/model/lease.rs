@@ -80,7 +80,6 @@ impl Model {
             && life.holder.as_ref().is_some_and(|holder| holder.lease_token == *token)
         {
             life.holder = None;
-            life.displaced = None;
         }
     }
 
@@ -97,7 +96,7 @@ impl Model {
         let (now, session) = (self.now, self.session.clone());
         let life = self.life_mut(id)?;
         life.fence += 1;
-        life.displaced = life.holder.take().map(Box::new);
+        let displaced = life.holder.take().map(Box::new);
         let lease = ProcessLease {
             schema_version: 2,
             process_id: id.clone(),
@@ -110,7 +109,7 @@ impl Model {
             expires_at_monotonic_ms: now.monotonic_ms.saturating_add(ttl_ms),
         };
         life.holder = Some(lease.clone());
-        Ok(ProcessLeaseClaimOutcome::Acquired { lease, displaced: life.displaced.clone() })
+        Ok(ProcessLeaseClaimOutcome::Acquired { lease, displaced })
     }
 
     /// Token, fence and begin are kept; the end may come sooner than before.
@@ -121,9 +120,9 @@ impl Model {
             expires_at_monotonic_ms: self.now.monotonic_ms.saturating_add(ttl_ms),
             ..held.clone()
         };
-        let life = self.life_mut(id)?;
-        life.holder = Some(lease.clone());
-        Ok(ProcessLeaseClaimOutcome::Acquired { lease, displaced: life.displaced.clone() })
+        self.life_mut(id)?.holder = Some(lease.clone());
+        // Nobody's right was ended by it.
+        Ok(ProcessLeaseClaimOutcome::Acquired { lease, displaced: None })
     }
 
     /// An embedded owner is dead when its session of this store is over; of others nothing is known here.
