@@ -4,11 +4,18 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use registry_actor::domain::{ProcessListFilter, ProcessRecord, ProcessStatusFilter};
 
-use crate::{failure::Failure, process_view, sheet::Sheet, store::StoreReader, store_choice::StoreChoice, time_text};
+use crate::{
+    failure::{Failure, FailureKind},
+    process_view,
+    sheet::Sheet,
+    store::StoreReader,
+    store_choice::StoreChoice,
+    time_text,
+};
 
 /// The records that are read, and shown as one table, at a time.
 const PAGE_RECORDS: u32 = 500;
@@ -21,6 +28,18 @@ pub(crate) struct ListArgs {
     /// Only processes of this status.
     #[arg(long, value_enum, default_value_t = Status::Any)]
     status: Status,
+    /// Only processes of this kind.
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only processes with exactly this label, which is the command line as `list` shows it.
+    #[arg(long)]
+    label: Option<String>,
+    /// Only processes that carry this tag; may be given several times, and then all of them count.
+    #[arg(long, value_name = "TAG", action = ArgAction::Append)]
+    tag: Vec<String>,
+    /// Only processes that wait (`true`), or that do not (`false`).
+    #[arg(long, value_name = "BOOL")]
+    waiting: Option<bool>,
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
@@ -61,7 +80,14 @@ impl From<Status> for ProcessStatusFilter {
 /// # Errors
 /// When a store cannot be read.
 pub(crate) async fn run(args: ListArgs) -> Result<ExitCode, Failure> {
-    let filter = ProcessListFilter::of_status(args.status.into());
+    let filter = ProcessListFilter {
+        kind: args.kind,
+        label: args.label,
+        tags: args.tag.into_iter().collect(),
+        waiting: args.waiting,
+        ..ProcessListFilter::of_status(args.status.into())
+    };
+    filter.check().map_err(|refusal| Failure::new(FailureKind::Usage, refusal.to_string()))?;
     let mut sheet = Sheet::new();
     for store in args.stores.open()? {
         let mut after = None;

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use registry_actor::domain::{ProcessLease, ProcessRecord};
+use registry_actor::domain::{ProcessLease, ProcessRecord, WaitKind};
 use serde_json::{Value, json};
 
 use crate::{attempt::summary, time_text};
@@ -18,10 +18,15 @@ pub(crate) fn to_json(record: &ProcessRecord, store: &Path) -> Value {
         "disposition": registration.disposition.label(),
         "kind": registration.input.kind,
         "label": registration.identity.label,
+        "tags": registration.tags,
+        "generation": record.generation,
         "created_at_ms": record.created_at_ms,
         "updated_at_ms": record.updated_at_ms,
         "terminal_at_ms": record.terminal_at_ms,
         "first_started": record.first_started,
+        "wait": record.wait,
+        "external_ref": record.external_ref,
+        "abandon_request": record.abandon_request,
         "input": registration.input.payload,
         "outcome": record.status.await_output(),
         "store": store.to_string_lossy(),
@@ -45,6 +50,27 @@ pub(crate) fn to_facts(
     if let Some(started) = &record.first_started {
         let (time, owner) = (time_text::second(started.started_at_ms), &started.owner.owner_id);
         facts.push(("started", format!("{time} by {owner}")));
+    }
+    if !registration.tags.is_empty() {
+        facts.push(("tags", registration.tags.iter().map(String::as_str).collect::<Vec<_>>().join(", ")));
+    }
+    if record.generation > 1 {
+        facts.push(("generation", record.generation.to_string()));
+    }
+    if let Some(wait) = &record.wait {
+        let since = time_text::second(wait.since_ms);
+        facts.push(match &wait.kind {
+            WaitKind::Signal { name, ordinal, .. } => ("waits", format!("for signal {name} #{ordinal} since {since}")),
+            other => ("waits", format!("for {} since {since}", json!(other))),
+        });
+    }
+    if let Some(external_ref) = &record.external_ref {
+        facts.push(("external ref", format!("{}/{}", external_ref.backend, external_ref.id)));
+    }
+    if let Some(request) = &record.abandon_request {
+        let (time, by) = (time_text::second(request.requested_at_ms), &request.requested_by);
+        let reason = request.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        facts.push(("abandon request", format!("{time} by {by}{reason}")));
     }
     if let Some(terminal_at_ms) = record.terminal_at_ms {
         facts.push(("ended", time_text::second(terminal_at_ms)));

@@ -14,7 +14,7 @@ use std::{
 use clap::{ArgAction, Args, ValueEnum};
 use jiff::Timestamp;
 use registry_actor::{
-    domain::{ProcessId, RecoveryDisposition, Refusal},
+    domain::{ProcessId, ProcessRegistration, RecoveryDisposition, Refusal},
     port::{ProcessRegistryExt, RegistryError},
 };
 
@@ -55,6 +55,9 @@ pub(crate) struct RunArgs {
     /// How much output is recorded and shown, in bytes, and at most a line for each 64 of them; the rest is counted.
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MAX_OUTPUT_BYTES)]
     max_output: u64,
+    /// A word by which lists find the process; may be given several times.
+    #[arg(long, value_name = "TAG", action = ArgAction::Append)]
+    tag: Vec<String>,
     /// Leave alone what earlier hosts left in the store.
     #[arg(long = "no-recover", action = ArgAction::SetTrue)]
     no_recover: bool,
@@ -108,7 +111,8 @@ async fn run_in(
     id: ProcessId,
     interrupts: &Interrupts,
 ) -> Result<ExitCode, Failure> {
-    register(host, &command, &id, args.disposition.into()).await?;
+    let registration = command.registration(id.clone(), args.disposition.into()).with_tags(args.tag.clone());
+    register(host, registration).await?;
     let recovered = if args.no_recover { Vec::new() } else { recovery::sweep(host, &id).await? };
     let recovered = SweepRuns::start(recovered, interrupts);
     let ended = run_own(host, &id, interrupts).await;
@@ -120,15 +124,10 @@ async fn run_in(
 }
 
 /// Registers the process. What is there already under the id is ours only if it is the very same and has not ended.
-async fn register(
-    host: &Host,
-    command: &CommandProcess,
-    id: &ProcessId,
-    disposition: RecoveryDisposition,
-) -> Result<(), Failure> {
-    let store = host.store.display();
+async fn register(host: &Host, registration: ProcessRegistration) -> Result<(), Failure> {
+    let (store, id) = (host.store.display(), registration.id.clone());
     let taken = |what: String| Failure::new(FailureKind::CannotCreate, what);
-    let record = match host.registry.register_process(command.registration(id.clone(), disposition)).await {
+    let record = match host.registry.register_process(registration).await {
         Ok(record) => record,
         Err(RegistryError::Refused(Refusal::RegistrationConflict { .. })) => {
             return Err(taken(format!("the id `{id}` is taken by another command in store {store}")));

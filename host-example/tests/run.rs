@@ -322,6 +322,29 @@ fn two_runs_at_once_need_no_word_about_stores() {
 }
 
 #[test]
+fn a_list_is_narrowed_by_label_kind_and_tags() {
+    let sandbox = Sandbox::new();
+    for (id, tags) in
+        [("a", vec!["--tag", "nightly", "--tag", "env=prod"]), ("b", vec!["--tag", "nightly"]), ("c", vec![])]
+    {
+        let arguments = [vec!["run", "--id", id], tags, vec!["--", "echo", id]].concat();
+        assert_eq!(code(&sandbox.output(&arguments)), 0);
+    }
+    let listed = |filter: &[&str]| -> Vec<String> {
+        let output = sandbox.output(&[&["list", "--json"], filter].concat());
+        json_lines(&output).iter().map(|process| process["process_id"].as_str().expect("an id").to_owned()).collect()
+    };
+    assert_eq!(listed(&["--tag", "nightly"]), ["a", "b"]);
+    assert_eq!(listed(&["--tag", "nightly", "--tag", "env=prod"]), ["a"]);
+    assert_eq!(listed(&["--label", "echo b"]), ["b"]);
+    assert_eq!(listed(&["--kind", "nothing"]), [""; 0]);
+    assert_eq!(listed(&["--waiting", "false", "--status", "completed"]), ["a", "b", "c"]);
+    assert_refused(&sandbox.output(&["list", "--tag", ""]), 64, &["tag must be a non-empty string"]);
+    let tagged = json_lines(&sandbox.output(&["show", "--json", "a"]));
+    assert_eq!(tagged[0]["tags"], serde_json::json!(["env=prod", "nightly"]));
+}
+
+#[test]
 fn a_second_owner_is_refused_and_told_the_first() {
     let sandbox = Sandbox::new();
     let mut first = sandbox.start(&["--id", "a"], "echo ready; sleep 1000");

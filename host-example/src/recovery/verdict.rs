@@ -129,11 +129,15 @@ mod tests {
         ProcessRecord {
             registration_hash: serde_json::from_value(serde_json::json!("v1:hash")).expect("a hash"),
             registration: Arc::new(registration),
+            generation: 1,
             created_at_ms: 1,
             updated_at_ms: 1,
             terminal_at_ms: None,
             first_started: (start == Start::Before)
                 .then(|| Arc::new(ProcessStarted { owner: owner("starter"), started_at_ms: 2 })),
+            external_ref: None,
+            abandon_request: None,
+            wait: None,
             wake_target: None,
             status: Arc::new(ProcessStatus::Running),
         }

@@ -253,8 +253,11 @@ impl ProcessInput {
     /// What people see unless the host says otherwise.
     #[must_use]
     pub fn default_identity(&self) -> ProcessIdentity {
+        // What cannot be a label is no reason to refuse the work that it was found in.
+        let is_label = |text: &&str| check_name("label", text).is_ok();
         let text = |names: &[&str]| {
-            names.iter().find_map(|name| self.payload.pointer(name).and_then(Value::as_str)).map(str::to_owned)
+            let mut found = names.iter().filter_map(|name| self.payload.pointer(name).and_then(Value::as_str));
+            found.next().filter(is_label).map(str::to_owned)
         };
         let (kind, label) = match self.kind.as_str() {
             "tool_call" => ("tool", text(&["/tool_name"])),

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -20,6 +21,8 @@ use crate::port::LogError;
 pub(super) struct ReaderPool {
     path: PathBuf,
     synchronous: Synchronous,
+    /// Counts the steps of SQLite's machine, where a test measures what a read costs.
+    meter: Option<Arc<AtomicU64>>,
     jobs: Mutex<Jobs>,
     arrived: Condvar,
     /// One for each thread, held while it runs a job.
@@ -41,10 +44,16 @@ type Job = Box<dyn FnOnce(Result<&mut Connection, LogError>) + Send>;
 
 impl ReaderPool {
     /// Starts the threads; they end when the pool is shut.
-    pub(super) fn start(path: PathBuf, synchronous: Synchronous, threads: usize) -> std::io::Result<Arc<Self>> {
+    pub(super) fn start(
+        path: PathBuf,
+        synchronous: Synchronous,
+        threads: usize,
+        meter: Option<Arc<AtomicU64>>,
+    ) -> std::io::Result<Arc<Self>> {
         let pool = Arc::new(Self {
             path,
             synchronous,
+            meter,
             jobs: Mutex::new(Jobs { waiting: VecDeque::new(), door: Door::Open }),
             arrived: Condvar::new(),
             slots: (0..threads.max(1)).map(|_| Mutex::new(None)).collect(),
@@ -122,7 +131,7 @@ impl ReaderPool {
                 return;
             }
             if slot.is_none() {
-                match schema::connect_reader(&self.path, self.synchronous) {
+                match self.connect() {
                     Ok(connection) => *slot = Some(connection),
                     Err(error) => {
                         job(Err(LogError::Unreadable { reason: error.to_string() }));
@@ -138,6 +147,20 @@ impl ReaderPool {
                 *slot = None;
             }
         }
+    }
+
+    fn connect(&self) -> Result<Connection, rusqlite::Error> {
+        let mut connection = schema::connect_reader(&self.path, self.synchronous)?;
+        if let Some(meter) = self.meter.clone() {
+            connection.progress_handler(
+                1,
+                Some(move || {
+                    meter.fetch_add(1, Ordering::Relaxed);
+                    false
+                }),
+            )?;
+        }
+        Ok(connection)
     }
 
     fn next_job(&self) -> Option<Job> {
