@@ -3,10 +3,12 @@
 //! It is put together here: the lock of the owner, the queue and the thread that writes, the threads that read. It knows
 //! what a batch is, and nothing of why it was decided.
 
+mod across;
 mod check;
 mod faults;
 mod group;
 mod heads;
+mod migration;
 mod open_error;
 mod options;
 mod owner;
@@ -14,8 +16,10 @@ mod pool;
 mod queue;
 mod read;
 mod reader;
+mod record_columns;
 mod schema;
 mod type_blocks;
+mod wakes;
 mod writer;
 
 use std::fmt;
@@ -24,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 pub use self::faults::{FaultVerdict, WriterFaults, WriterPoint};
 pub use self::open_error::OpenError;
@@ -35,14 +39,16 @@ pub use self::reader::SqliteReader;
 use self::group::GroupWriter;
 use self::owner::OwnerLock;
 use self::pool::ReaderPool;
-use self::queue::{Lane, Queue, Queued};
+use self::queue::{Lane, Queue, Queued, QueuedAcross};
 use self::writer::{Writer, WriterSettings};
 use super::codec;
 use super::followers::Followers;
-use crate::domain::{Digest, ProcessEvent, ProcessId, ReplayKey, StoreSession};
+use crate::domain::{
+    DecisionContext, Digest, ProcessEvent, ProcessId, RegistryCommand, RegistryReceipt, ReplayKey, StoreSession,
+};
 use crate::port::{
-    Answer, AppendError, AppendReply, CommitFollower, FeedPage, LogError, Position, ProcessBatch, ProcessLog,
-    ProcessVerification, Query, StoredProcess,
+    AcrossError, Answer, AppendError, AppendReply, CommitFollower, DurabilityTier, FeedPage, LogError, Position,
+    ProcessBatch, ProcessLog, ProcessVerification, Query, StoredProcess,
 };
 
 /// A log in one SQLite file.
@@ -198,14 +204,19 @@ impl ProcessLog for SqliteLog {
 
     async fn execute_across(
         &self,
-        _: crate::domain::RegistryCommand,
-        _: crate::domain::DecisionContext,
-    ) -> Result<crate::domain::RegistryReceipt, crate::port::AcrossError> {
-        Err(AppendError::NotAccepted { reason: "stub".to_owned() }.into())
+        command: RegistryCommand,
+        context: DecisionContext,
+    ) -> Result<RegistryReceipt, AcrossError> {
+        let (reply, answered) = oneshot::channel();
+        self.queue.push_across(QueuedAcross { command, context, reply });
+        // A command that is not answered was in the hands of a writer that died.
+        answered.await.unwrap_or_else(|_| {
+            Err(AppendError::Unknown { reason: "the writer ended before it answered".to_owned() }.into())
+        })
     }
 
-    fn durability(&self) -> crate::port::DurabilityTier {
-        crate::port::DurabilityTier::Durable
+    fn durability(&self) -> DurabilityTier {
+        DurabilityTier::Durable
     }
 
     async fn query(&self, query: Query) -> Result<Answer, LogError> {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::read::{self, EventRow, ReadError};
-use super::type_blocks;
+use super::{record_columns, type_blocks};
 use crate::domain::{ProcessId, Sequence};
 use crate::log::verification::Verification;
 use crate::port::{LogError, ProcessVerification};
@@ -62,10 +62,23 @@ impl Check {
             let last = self.last_sequence();
             self.verification.fault(last, "its index of types is not that of its events".to_owned());
         }
-        let record = read::record_of(&snapshot, &self.process_id, process_no);
-        match record {
-            Ok(record) => self.verification.record(Ok(&record)),
+        match read::stored_wakes(&snapshot, &self.process_id, process_no) {
+            Ok(wakes) => self.verification.wakes(&wakes),
+            Err(error) => self.verification.fault(self.last_sequence(), found(error)?),
+        }
+        match read::record_of(&snapshot, &self.process_id, process_no) {
+            Ok(record) => {
+                self.verification.record(Ok(&record));
+                if !record_columns::agree(&snapshot, process_no, &record)? {
+                    let last = self.last_sequence();
+                    self.verification.fault(last, "the columns of its record are not those of the record".to_owned());
+                }
+            }
             Err(error) => self.verification.record(Err(found(error)?)),
+        }
+        if let Err(error) = read::grants_agree(&snapshot, &self.process_id) {
+            let what = found(error)?;
+            self.verification.fault(self.last_sequence(), what);
         }
         if let Err(error) = read::lease_of(&snapshot, &self.process_id, process_no) {
             let what = found(error)?;

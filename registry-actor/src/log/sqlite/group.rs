@@ -5,15 +5,19 @@
 
 use std::sync::Arc;
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::across::{AcrossFailure, AcrossRows};
 use super::faults::{FaultVerdict, WriterFaults, WriterPoint};
 use super::heads::{HeadCache, KnownHead};
+use super::record_columns::{self, RecordColumns};
 use super::schema::{self, FreeNumbers};
 use super::type_blocks::{self, SeenTypes};
-use crate::domain::{Digest, ProcessId, Sequence};
+use super::wakes;
+use crate::domain::{DecisionContext, Digest, ProcessId, RegistryCommand, RegistryReceipt, Sequence, Tombstone};
+use crate::log::across::carry_out;
 use crate::log::codec::{CODEC_JSON, EncodedBatch};
-use crate::port::{AppendError, AppendResult, Head, Position};
+use crate::port::{AcrossError, AppendError, AppendResult, CommittedBatch, Head, Position};
 
 /// The writing connection with what it knows about the file.
 pub(super) struct GroupWriter {
@@ -21,7 +25,8 @@ pub(super) struct GroupWriter {
     known: Known,
 }
 
-struct Known {
+/// What the writer knows about the file.
+pub(super) struct Known {
     heads: HeadCache,
     free: FreeNumbers,
 }
@@ -33,6 +38,18 @@ pub(super) enum GroupOutcome {
     /// Nothing of it is stored.
     NotStored(rusqlite::Error),
     /// Some or all of it may be stored.
+    Unknown(String),
+}
+
+/// What became of a command across processes.
+pub(super) enum AcrossOutcome {
+    /// It is durable.
+    Durable { receipt: RegistryReceipt, committed: Vec<CommittedBatch>, pruned: Vec<Tombstone> },
+    /// It was refused. Nothing of it is stored.
+    Refused(AcrossError),
+    /// Nothing of it is stored.
+    NotStored(rusqlite::Error),
+    /// It may be stored.
     Unknown(String),
 }
 
@@ -91,23 +108,93 @@ impl GroupWriter {
             Ok(answers) => answers,
             Err(error) => return GroupOutcome::NotStored(error),
         };
-        if faults.reached(WriterPoint::Statements) == FaultVerdict::Fail {
-            return GroupOutcome::NotStored(injected());
+        match commit(transaction, faults) {
+            Ok(()) => GroupOutcome::Durable(answers),
+            Err(CommitFailure::NotStored(error)) => GroupOutcome::NotStored(error),
+            Err(CommitFailure::Unknown(reason)) => GroupOutcome::Unknown(reason),
         }
-        if faults.reached(WriterPoint::BeforeCommit) == FaultVerdict::Fail {
-            return GroupOutcome::Unknown("a test let the commit fail before it".to_owned());
+    }
+
+    /// Carries out a command that concerns several processes, alone in its transaction.
+    pub(super) fn carry_out(
+        &mut self,
+        command: &RegistryCommand,
+        context: &DecisionContext,
+        faults: &dyn WriterFaults,
+    ) -> AcrossOutcome {
+        let free = self.known.free;
+        let outcome = self.try_carry_out(command, context, faults);
+        match &outcome {
+            AcrossOutcome::Durable { .. } => {}
+            AcrossOutcome::Refused(_) | AcrossOutcome::NotStored(_) => {
+                // What takes no position changes nothing that is remembered.
+                if self.known.free.position != free.position {
+                    self.forget(free);
+                }
+            }
+            AcrossOutcome::Unknown(_) => self.known.heads.clear(),
         }
-        if let Err(error) = transaction.commit() {
-            return GroupOutcome::Unknown(error.to_string());
+        outcome
+    }
+
+    fn try_carry_out(
+        &mut self,
+        command: &RegistryCommand,
+        context: &DecisionContext,
+        faults: &dyn WriterFaults,
+    ) -> AcrossOutcome {
+        let Self { connection, known } = self;
+        // Dropped before its commit, a transaction goes back.
+        let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+            Ok(transaction) => transaction,
+            Err(error) => return AcrossOutcome::NotStored(error),
+        };
+        let mut rows = AcrossRows { connection: &transaction, known, committed: Vec::new(), pruned: Vec::new() };
+        let receipt = match carry_out(&mut rows, command, context) {
+            Ok(receipt) => receipt,
+            Err(AcrossFailure::Refused(error)) => return AcrossOutcome::Refused(error),
+            Err(AcrossFailure::Statement(error)) => return AcrossOutcome::NotStored(error),
+        };
+        let AcrossRows { committed, pruned, .. } = rows;
+        match commit(transaction, faults) {
+            Ok(()) => AcrossOutcome::Durable { receipt, committed, pruned },
+            Err(CommitFailure::NotStored(error)) => AcrossOutcome::NotStored(error),
+            Err(CommitFailure::Unknown(reason)) => AcrossOutcome::Unknown(reason),
         }
-        if faults.reached(WriterPoint::AfterCommit) == FaultVerdict::Fail {
-            return GroupOutcome::Unknown("a test let the commit fail after it".to_owned());
-        }
-        GroupOutcome::Durable(answers)
     }
 }
 
+/// Why a transaction was not committed, or may not have been.
+enum CommitFailure {
+    NotStored(rusqlite::Error),
+    Unknown(String),
+}
+
+fn commit(transaction: Transaction<'_>, faults: &dyn WriterFaults) -> Result<(), CommitFailure> {
+    if faults.reached(WriterPoint::Statements) == FaultVerdict::Fail {
+        return Err(CommitFailure::NotStored(injected()));
+    }
+    if faults.reached(WriterPoint::BeforeCommit) == FaultVerdict::Fail {
+        return Err(CommitFailure::Unknown("a test let the commit fail before it".to_owned()));
+    }
+    transaction.commit().map_err(|error| CommitFailure::Unknown(error.to_string()))?;
+    if faults.reached(WriterPoint::AfterCommit) == FaultVerdict::Fail {
+        return Err(CommitFailure::Unknown("a test let the commit fail after it".to_owned()));
+    }
+    Ok(())
+}
+
 impl Known {
+    /// Gives the next position away.
+    pub(super) const fn take_position(&mut self) -> i64 {
+        self.free.position += 1;
+        self.free.position - 1
+    }
+
+    pub(super) fn forget_process(&mut self, process_id: &ProcessId) {
+        self.heads.remove(process_id);
+    }
+
     fn run(
         &mut self,
         connection: &Connection,
@@ -138,7 +225,7 @@ impl Known {
         Ok(answers)
     }
 
-    fn store_batch(
+    pub(super) fn store_batch(
         &mut self,
         statements: &mut Statements<'_>,
         batch: &EncodedBatch,
@@ -151,6 +238,9 @@ impl Known {
         if known.as_ref().map(|known| known.head) != batch.expected.head
             || known.as_ref().map_or(0, |known| known.lease_revision) != batch.expected.lease_revision
         {
+            return Ok(Err(AppendError::Conflict));
+        }
+        if known.is_none() && statements.next_generation(process_id)? != i64::from(batch.committed.record.generation) {
             return Ok(Err(AppendError::Conflict));
         }
         let Some(head) = batch.head else {
@@ -171,22 +261,18 @@ impl Known {
         }
         if let Some(record) = &batch.record {
             if known.is_some() {
-                statements.update_process.execute(params![
-                    process_no,
-                    record.status,
-                    CODEC_JSON,
-                    record.body,
-                    record.checksum.as_bytes()
-                ])?;
+                let changed = &batch.committed.record;
+                record_columns::update(&mut statements.update_process, process_no, record, changed)?;
             } else {
-                statements.insert_process.execute(params![
-                    process_no,
-                    process_id.as_str(),
-                    record.status,
-                    CODEC_JSON,
-                    record.body,
-                    record.checksum.as_bytes()
-                ])?;
+                let registered = &batch.committed.record;
+                let id = process_id.as_str();
+                RecordColumns::of(registered).insert(&mut statements.insert_process, process_no, id, record)?;
+                for tag in &registered.registration.tags {
+                    statements
+                        .connection
+                        .prepare_cached(record_columns::INSERT_TAG)?
+                        .execute(params![tag, id, process_no])?;
+                }
                 self.free.process_no += 1;
             }
         }
@@ -213,6 +299,7 @@ impl Known {
         seen: &mut Arc<SeenTypes>,
         batch: &EncodedBatch,
     ) -> Result<i64, rusqlite::Error> {
+        let first = self.free.position;
         for encoded in &batch.events {
             let event = &encoded.event;
             statements.insert_event.execute(params![
@@ -231,12 +318,14 @@ impl Known {
             SeenTypes::store(seen, &mut statements.insert_type_block, process_no, sequence, &event.event_type)?;
             self.free.position += 1;
         }
+        wakes::store(statements.connection, process_no, first, batch)?;
         Ok(self.free.position - 1)
     }
 }
 
 /// The statements of one transaction.
-struct Statements<'connection> {
+pub(super) struct Statements<'connection> {
+    connection: &'connection Connection,
     read_head: CachedStatement<'connection>,
     insert_event: CachedStatement<'connection>,
     insert_type_block: CachedStatement<'connection>,
@@ -248,8 +337,9 @@ struct Statements<'connection> {
 }
 
 impl<'connection> Statements<'connection> {
-    fn prepare(connection: &'connection Connection) -> Result<Self, rusqlite::Error> {
+    pub(super) fn prepare(connection: &'connection Connection) -> Result<Self, rusqlite::Error> {
         Ok(Self {
+            connection,
             read_head: connection.prepare_cached(
                 "SELECT p.process_no, h.sequence, h.chain, ifnull(l.revision, 0)
                  FROM processes p JOIN heads h USING (process_no) LEFT JOIN leases l USING (process_no)
@@ -267,13 +357,8 @@ impl<'connection> Statements<'connection> {
             move_head: connection.prepare_cached(
                 "UPDATE heads SET sequence = ?2, position = ?3, chain = ?4, updated_at_ms = ?5 WHERE process_no = ?1",
             )?,
-            insert_process: connection.prepare_cached(
-                "INSERT INTO processes (process_no, process_id, status, codec, body, checksum)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            )?,
-            update_process: connection.prepare_cached(
-                "UPDATE processes SET status = ?2, codec = ?3, body = ?4, checksum = ?5 WHERE process_no = ?1",
-            )?,
+            insert_process: connection.prepare_cached(record_columns::INSERT)?,
+            update_process: connection.prepare_cached(record_columns::UPDATE)?,
             store_lease: connection.prepare_cached(
                 "INSERT INTO leases (process_no, revision, fence, codec, body, checksum)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)
@@ -281,6 +366,16 @@ impl<'connection> Statements<'connection> {
                  codec = excluded.codec, body = excluded.body, checksum = excluded.checksum",
             )?,
         })
+    }
+
+    /// Which life of an id a registration begins.
+    fn next_generation(&self, process_id: &ProcessId) -> Result<i64, rusqlite::Error> {
+        let pruned: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT generation FROM tombstones WHERE process_id = ?1")?
+            .query_row([process_id.as_str()], |row| row.get(0))
+            .optional()?;
+        Ok(pruned.unwrap_or(0) + 1)
     }
 
     fn read_head(&mut self, process_id: &ProcessId) -> Result<Option<KnownHead>, rusqlite::Error> {

@@ -1,17 +1,58 @@
-//! The two bounded lanes before the writer. It knows batches and their replies, and nothing of how they are stored.
+//! The two bounded lanes before the writer. It knows batches, commands across processes and their replies, and nothing of how
+//! they are stored.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
+use crate::domain::{DecisionContext, RegistryCommand, RegistryReceipt};
 use crate::log::QueueLimits;
 use crate::log::codec::EncodedBatch;
-use crate::port::{AppendError, AppendReply};
+use crate::port::{AcrossError, AppendError, AppendReply};
 
 /// A batch with its reply.
 pub(super) struct Queued {
     pub(super) batch: EncodedBatch,
     pub(super) reply: AppendReply,
+}
+
+/// A command across processes with its reply. It stands in the plain lane.
+pub(super) struct QueuedAcross {
+    pub(super) command: RegistryCommand,
+    pub(super) context: DecisionContext,
+    pub(super) reply: oneshot::Sender<Result<RegistryReceipt, AcrossError>>,
+}
+
+/// What waits in a lane.
+enum Entry {
+    Batch(Queued),
+    Across(Box<QueuedAcross>),
+}
+
+/// What the writer does next.
+pub(super) enum Taken {
+    /// Batches, in one transaction.
+    Group(Vec<Queued>),
+    /// A command that has a transaction of its own.
+    Across(Box<QueuedAcross>),
+}
+
+impl QueuedAcross {
+    /// Answers; whoever no longer waits is not told.
+    pub(super) fn answer(self, answer: Result<RegistryReceipt, AcrossError>) {
+        let _ = self.reply.send(answer);
+    }
+}
+
+impl Entry {
+    fn refuse(self, refusal: AppendError) {
+        match self {
+            Self::Batch(queued) => queued.reply.answer(Err(refusal)),
+            Self::Across(queued) => queued.answer(Err(refusal.into())),
+        }
+    }
 }
 
 /// How much the writer takes at once.
@@ -31,8 +72,8 @@ pub(super) struct Queue {
 }
 
 struct Lanes {
-    plain: VecDeque<Queued>,
-    urgent: VecDeque<Queued>,
+    plain: VecDeque<Entry>,
+    urgent: VecDeque<Entry>,
     door: Door,
     /// Why nothing is admitted now.
     broken: Option<String>,
@@ -68,16 +109,24 @@ impl Queue {
 
     /// Takes a batch in, or answers it at once.
     pub(super) fn push(&self, queued: Queued) {
-        let lane = Lane::of(&queued.batch);
+        self.put(Lane::of(&queued.batch), Entry::Batch(queued));
+    }
+
+    /// Takes a command in, or answers it at once.
+    pub(super) fn push_across(&self, queued: QueuedAcross) {
+        self.put(Lane::Plain, Entry::Across(Box::new(queued)));
+    }
+
+    fn put(&self, lane: Lane, entry: Entry) {
         let mut lanes = self.lanes();
         if let Some(refusal) = lanes.refusal(lane, self.limits) {
             drop(lanes);
-            queued.reply.answer(Err(refusal));
+            entry.refuse(refusal);
             return;
         }
         // The writer sleeps only while both lanes are empty.
         let wake = lanes.plain.is_empty() && lanes.urgent.is_empty();
-        lanes.lane_mut(lane).push_back(queued);
+        lanes.lane_mut(lane).push_back(entry);
         drop(lanes);
         if wake {
             self.changed.notify_one();
@@ -94,21 +143,32 @@ impl Queue {
         !lanes.is_empty()
     }
 
-    /// Takes a group, urgent batches first. At least one batch, however large.
-    pub(super) fn take(&self, limits: GroupLimits) -> Vec<Queued> {
+    /// Takes a group, urgent batches first: at least one batch, however large. A command across processes is taken alone
+    /// when its turn comes.
+    pub(super) fn take(&self, limits: GroupLimits) -> Taken {
         let mut lanes = self.lanes();
         let (mut group, mut events, mut bytes) = (Vec::new(), 0, 0);
         loop {
             let lane = if lanes.urgent.is_empty() { &mut lanes.plain } else { &mut lanes.urgent };
-            let Some(next) = lane.front() else { break };
-            events += next.batch.events.len().max(1);
-            bytes += next.batch.size_bytes();
-            if !group.is_empty() && (events > limits.events || bytes > limits.bytes) {
-                break;
+            match lane.pop_front() {
+                None => break,
+                Some(Entry::Across(command)) if group.is_empty() => return Taken::Across(command),
+                Some(Entry::Batch(next)) => {
+                    events += next.batch.events.len().max(1);
+                    bytes += next.batch.size_bytes();
+                    if !group.is_empty() && (events > limits.events || bytes > limits.bytes) {
+                        lane.push_front(Entry::Batch(next));
+                        break;
+                    }
+                    group.push(next);
+                }
+                Some(command @ Entry::Across(_)) => {
+                    lane.push_front(command);
+                    break;
+                }
             }
-            group.extend(lane.pop_front());
         }
-        group
+        Taken::Group(group)
     }
 
     /// Refuses everything from now on until [`mend`](Self::mend), and answers what is queued: none of it was begun.
@@ -117,8 +177,8 @@ impl Queue {
         lanes.broken = Some(reason.to_owned());
         let left = lanes.empty();
         drop(lanes);
-        for queued in left {
-            queued.reply.answer(Err(AppendError::NotAccepted { reason: reason.to_owned() }));
+        for entry in left {
+            entry.refuse(AppendError::NotAccepted { reason: reason.to_owned() });
         }
     }
 
@@ -159,8 +219,8 @@ impl Queue {
         lanes.door = Door::Ended;
         let left = lanes.empty();
         drop(lanes);
-        for queued in left {
-            queued.reply.answer(Err(AppendError::Closed));
+        for entry in left {
+            entry.refuse(AppendError::Closed);
         }
     }
 
@@ -187,7 +247,7 @@ impl Lanes {
         self.plain.is_empty() && self.urgent.is_empty()
     }
 
-    const fn lane_mut(&mut self, lane: Lane) -> &mut VecDeque<Queued> {
+    const fn lane_mut(&mut self, lane: Lane) -> &mut VecDeque<Entry> {
         match lane {
             Lane::Plain => &mut self.plain,
             Lane::Urgent => &mut self.urgent,
@@ -208,7 +268,7 @@ impl Lanes {
         (queued >= limit).then_some(AppendError::Busy { limit })
     }
 
-    fn empty(&mut self) -> Vec<Queued> {
+    fn empty(&mut self) -> Vec<Entry> {
         self.urgent.drain(..).chain(self.plain.drain(..)).collect()
     }
 }

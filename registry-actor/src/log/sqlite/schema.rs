@@ -6,15 +6,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, ffi};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, ffi};
 
+use super::migration::{Migration, fill_v2};
 use super::open_error::OpenError;
 
 /// `Proc` in ASCII: marks a SQLite file as a store of this registry.
 const APPLICATION_ID: i32 = 0x5072_6f63;
 
 /// What makes version n out of version n - 1. Entries are never changed, only added.
-const MIGRATIONS: &[&str] = &[include_str!("schema_v1.sql")];
+const MIGRATIONS: &[Migration] =
+    &[Migration::Sql(include_str!("schema_v1.sql")), Migration::Filled(include_str!("schema_v2.sql"), fill_v2)];
 
 /// The newest version that this code knows.
 pub(super) const KNOWN_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -150,13 +152,13 @@ pub(super) fn check_readable(connection: &Connection, path: &Path) -> Result<(),
 }
 
 /// Each step is a transaction of its own, so that a crash in between leaves a store of some whole version.
-fn migrate(connection: &mut Connection, from: i64, migrations: &[&str]) -> Result<(), rusqlite::Error> {
+fn migrate(connection: &mut Connection, from: i64, migrations: &[Migration]) -> Result<(), rusqlite::Error> {
     for (version, migration) in (1_i64..).zip(migrations) {
         if version <= from {
             continue;
         }
         let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        step.execute_batch(migration)?;
+        migration.run(&step)?;
         step.pragma_update(None, "application_id", APPLICATION_ID)?;
         step.pragma_update(None, "user_version", version)?;
         step.commit()?;
@@ -205,7 +207,9 @@ pub(super) struct FreeNumbers {
 /// Reads the free numbers. A position is never given twice, even if the events that had it are gone.
 pub(super) fn free_numbers(connection: &Connection) -> Result<FreeNumbers, rusqlite::Error> {
     connection.query_row(
-        "SELECT max((SELECT next_position FROM meta), (SELECT ifnull(max(position), 0) + 1 FROM events)),
+        "SELECT max((SELECT next_position FROM meta), (SELECT ifnull(max(position), 0) + 1 FROM events),
+                    (SELECT ifnull(max(position), 0) + 1 FROM tombstones),
+                    (SELECT ifnull(max(position), 0) + 1 FROM session_deletions)),
                 (SELECT ifnull(max(process_no), 0) + 1 FROM processes)",
         [],
         |row| Ok(FreeNumbers { position: row.get(0)?, process_no: row.get(1)? }),
@@ -213,7 +217,7 @@ pub(super) fn free_numbers(connection: &Connection) -> Result<FreeNumbers, rusql
 }
 
 /// Notes the first free position, so that the next session does not depend on the last event being there.
-pub(super) fn note_next_position(transaction: &Transaction<'_>, position: i64) -> Result<(), rusqlite::Error> {
+pub(super) fn note_next_position(transaction: &Connection, position: i64) -> Result<(), rusqlite::Error> {
     transaction.execute("UPDATE meta SET next_position = max(next_position, ?1)", [position]).map(drop)
 }
 
@@ -250,8 +254,8 @@ mod tests {
     #[test]
     fn migrations_run_once_each_and_in_order() {
         let mut connection = Connection::open_in_memory().expect("a database");
-        let first: &[&str] = &["CREATE TABLE one (a)"];
-        let both: &[&str] = &["CREATE TABLE one (a)", "ALTER TABLE one ADD COLUMN b; INSERT INTO one VALUES (1, 2)"];
+        let first = &[Migration::Sql("CREATE TABLE one (a)")];
+        let both = &[first[0], Migration::Sql("ALTER TABLE one ADD COLUMN b; INSERT INTO one VALUES (1, 2)")];
         migrate(&mut connection, 0, first).expect("the first version");
         migrate(&mut connection, 1, both).expect("the second version");
         migrate(&mut connection, 2, both).expect("nothing to do");
@@ -264,7 +268,8 @@ mod tests {
     #[test]
     fn a_failed_migration_leaves_the_version_before_it() {
         let mut connection = Connection::open_in_memory().expect("a database");
-        let broken: &[&str] = &["CREATE TABLE one (a)", "CREATE TABLE two (a); nonsense"];
+        let fails: fn(&Connection) -> Result<(), rusqlite::Error> = |connection| connection.execute_batch("nonsense");
+        let broken = &[Migration::Sql("CREATE TABLE one (a)"), Migration::Filled("CREATE TABLE two (a)", fails)];
         migrate(&mut connection, 0, broken).expect_err("the second step is broken");
         let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a version");
         let tables: i64 =

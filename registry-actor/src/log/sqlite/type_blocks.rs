@@ -95,3 +95,27 @@ pub(super) fn stored(connection: &Connection, process_no: i64) -> Result<BTreeSe
     let rows = select.query_map([process_no], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
+
+/// How many events of a type there are up to a sequence.
+pub(super) fn count_through(
+    connection: &Connection,
+    process_no: i64,
+    event_type: &str,
+    through: i64,
+) -> Result<u64, ReadError> {
+    let mut blocks = connection
+        .prepare_cached("SELECT block FROM type_blocks WHERE process_no = ?1 AND type = ?2 AND block <= ?3")?;
+    let mut within = connection.prepare_cached(
+        "SELECT count(*) FROM events WHERE process_no = ?1 AND sequence >= ?2 AND sequence <= ?3 AND type = ?4",
+    )?;
+    let mut rows = blocks.query(params![process_no, event_type, block_of(through)])?;
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        let begin = row.get::<_, i64>(0)?.saturating_mul(BLOCK);
+        let last = begin.saturating_add(BLOCK - 1).min(through);
+        // The registration is not counted.
+        let found: i64 = within.query_row(params![process_no, begin.max(1), last, event_type], |row| row.get(0))?;
+        count += found.unsigned_abs();
+    }
+    Ok(count)
+}

@@ -11,11 +11,12 @@ use std::time::Duration;
 use rusqlite::ErrorCode;
 
 use super::faults::{FaultVerdict, WriterFaults, WriterPoint};
-use super::group::{GroupOutcome, GroupWriter};
+use super::group::{AcrossOutcome, GroupOutcome, GroupWriter};
 use super::pool::ReaderPool;
-use super::queue::{GroupLimits, Queue, Queued};
+use super::queue::{GroupLimits, Queue, Queued, QueuedAcross, Taken};
 use super::read;
 use super::schema::{self, Synchronous};
+use crate::domain::Tombstone;
 use crate::log::followers::Followers;
 use crate::port::{AppendError, AppendResult, CommittedBatch, CommittedGroup, LogError, Position};
 
@@ -53,9 +54,10 @@ impl Writer {
     pub(super) fn run(mut self) {
         while self.queue.wait() {
             let _ = self.settings.faults.reached(WriterPoint::TakeGroup);
-            let group = self.queue.take(self.settings.group);
-            if !group.is_empty() {
-                self.store(group);
+            match self.queue.take(self.settings.group) {
+                Taken::Group(group) if group.is_empty() => {}
+                Taken::Group(group) => self.store(group),
+                Taken::Across(command) => self.carry_out(*command),
             }
         }
         self.queue.end();
@@ -82,38 +84,69 @@ impl Writer {
                 self.checkpoint();
             }
             GroupOutcome::NotStored(error) => {
-                let reason = error.to_string();
-                // A full disk is a state that passes by itself. Whether anything else passes is unknown.
-                let passes = group.connection.is_autocommit()
-                    && matches!(
-                        error.sqlite_error_code(),
-                        Some(
-                            ErrorCode::DiskFull
-                                | ErrorCode::DatabaseBusy
-                                | ErrorCode::DatabaseLocked
-                                | ErrorCode::ReadOnly
-                                | ErrorCode::ConstraintViolation
-                                | ErrorCode::TooBig
-                        )
-                    );
-                if !passes {
-                    self.poison(&reason);
-                }
-                tracing::warn!(reason, batches = queued.len(), "a group of batches was not stored");
-                refuse(queued, &reason);
-                if !passes {
-                    self.reopen();
-                }
+                tracing::warn!(%error, batches = queued.len(), "a group of batches was not stored");
+                self.not_stored(&error, |reason| refuse(queued, reason));
             }
-            GroupOutcome::Unknown(reason) => {
-                // First the door, then the answers: who hears "unknown" and reloads must not read what is not settled.
-                self.poison(&reason);
+            GroupOutcome::Unknown(reason) => self.unknown(&reason, || {
                 for queued in queued {
                     queued.reply.answer(Err(AppendError::Unknown { reason: reason.clone() }));
                 }
-                self.reopen();
-            }
+            }),
         }
+    }
+
+    fn carry_out(&mut self, queued: QueuedAcross) {
+        let Some(group) = self.group.as_mut() else {
+            queued.answer(Err(not_accepted("the store is closed after a failure").into()));
+            return;
+        };
+        match group.carry_out(&queued.command, &queued.context, &*self.settings.faults) {
+            AcrossOutcome::Durable { receipt, committed, pruned } => {
+                let position = group.last_position();
+                queued.answer(Ok(receipt));
+                self.tell(committed, pruned, position);
+                self.checkpoint();
+            }
+            AcrossOutcome::Refused(error) => queued.answer(Err(error)),
+            AcrossOutcome::NotStored(error) => {
+                tracing::warn!(%error, command = queued.command.name(), "a command was not stored");
+                self.not_stored(&error, |reason| queued.answer(Err(not_accepted(reason).into())));
+            }
+            AcrossOutcome::Unknown(reason) => self.unknown(&reason, || {
+                queued.answer(Err(AppendError::Unknown { reason: reason.clone() }.into()));
+            }),
+        }
+    }
+
+    /// Nothing is stored. A full disk is a state that passes by itself; whether anything else passes is unknown.
+    fn not_stored(&mut self, error: &rusqlite::Error, answer: impl FnOnce(&str)) {
+        let reason = error.to_string();
+        let passes = self.group.as_ref().is_some_and(|group| group.connection.is_autocommit())
+            && matches!(
+                error.sqlite_error_code(),
+                Some(
+                    ErrorCode::DiskFull
+                        | ErrorCode::DatabaseBusy
+                        | ErrorCode::DatabaseLocked
+                        | ErrorCode::ReadOnly
+                        | ErrorCode::ConstraintViolation
+                        | ErrorCode::TooBig
+                )
+            );
+        if !passes {
+            self.poison(&reason);
+        }
+        answer(&reason);
+        if !passes {
+            self.reopen();
+        }
+    }
+
+    /// First the door, then the answers: who hears "unknown" and reloads must not read what is not settled.
+    fn unknown(&mut self, reason: &str, answer: impl FnOnce()) {
+        self.poison(reason);
+        answer();
+        self.reopen();
     }
 
     fn answer(&mut self, queued: Vec<Queued>, answers: Vec<AppendResult>, position: Position) {
@@ -124,15 +157,15 @@ impl Writer {
             }
             queued.reply.answer(answer);
         }
-        self.tell(committed, position);
+        self.tell(committed, Vec::new(), position);
     }
 
-    fn tell(&mut self, batches: Vec<CommittedBatch>, position: Position) {
-        if batches.is_empty() {
+    fn tell(&mut self, batches: Vec<CommittedBatch>, pruned: Vec<Tombstone>, position: Position) {
+        if batches.is_empty() && pruned.is_empty() {
             return;
         }
         let previous = std::mem::replace(&mut self.told, position);
-        self.followers.tell(&CommittedGroup { previous, position, batches: batches.into(), pruned: Arc::default() });
+        self.followers.tell(&CommittedGroup { previous, position, batches: batches.into(), pruned: pruned.into() });
     }
 
     /// Runs after the answers, so that nobody waits for it but the next group.
@@ -191,7 +224,7 @@ impl Writer {
         loop {
             match read::feed(&group.connection, self.told, CATCH_UP_EVENTS) {
                 Ok(page) => {
-                    self.tell(page.batches, page.next);
+                    self.tell(page.batches, page.pruned, page.next);
                     if !page.has_more {
                         return;
                     }
@@ -217,6 +250,10 @@ fn leave(mut group: GroupWriter) -> Result<(), rusqlite::Error> {
 
 fn refuse(queued: Vec<Queued>, reason: &str) {
     for queued in queued {
-        queued.reply.answer(Err(AppendError::NotAccepted { reason: reason.to_owned() }));
+        queued.reply.answer(Err(not_accepted(reason)));
     }
+}
+
+fn not_accepted(reason: &str) -> AppendError {
+    AppendError::NotAccepted { reason: reason.to_owned() }
 }
