@@ -67,6 +67,12 @@ impl Verification {
         self.faults.push(LogFault { sequence, what });
     }
 
+    /// Whether nothing was found so far. What is derived from a record says nothing new where that is damaged.
+    #[cfg(feature = "sqlite")]
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.faults.is_empty()
+    }
+
     /// Where the walk stands.
     pub(crate) fn sequence(&self) -> Option<Sequence> {
         self.last.map(|(sequence, _)| sequence)

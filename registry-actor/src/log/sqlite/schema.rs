@@ -166,6 +166,12 @@ fn migrate(connection: &mut Connection, from: i64, migrations: &[Migration]) -> 
     Ok(())
 }
 
+/// The tables of the newest version, for tests of statements.
+#[cfg(test)]
+pub(super) fn make_tables(connection: &mut Connection) -> Result<(), rusqlite::Error> {
+    migrate(connection, 0, MIGRATIONS)
+}
+
 /// Identity of a store, and the session that a writable open begins.
 pub(super) struct Identity {
     pub(super) store_id: String,

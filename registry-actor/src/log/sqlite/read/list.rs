@@ -188,3 +188,73 @@ impl Statement {
 fn text(text: &str) -> Value {
     Value::Text(text.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::SessionScope;
+    use crate::log::sqlite::schema;
+
+    /// How SQLite goes about a page, a step a line.
+    fn plan(filter: &ProcessListFilter) -> String {
+        let mut connection = Connection::open_in_memory().expect("a database");
+        schema::make_tables(&mut connection).expect("the tables");
+        let after = ProcessId::new("p").expect("an id");
+        let Ok(statement) = Statement::of(filter, Some(&after), 10) else { panic!("no statement") };
+        let mut explain =
+            connection.prepare(&format!("EXPLAIN QUERY PLAN {}", statement.sql)).expect("a statement that compiles");
+        let steps = explain
+            .query_map(params_from_iter(statement.values), |row| row.get::<_, String>(3))
+            .expect("a plan")
+            .collect::<Result<Vec<_>, _>>()
+            .expect("its steps");
+        steps.join("\n")
+    }
+
+    #[test]
+    fn a_page_walks_along_one_index_in_the_order_of_ids() {
+        let any = ProcessListFilter::any;
+        let session = SessionScope::frame("s", "f");
+        let tags = ["a".to_owned(), "b".to_owned()];
+        let cases = [
+            (any(), "sqlite_autoindex_processes_1 (process_id>?)"),
+            (ProcessListFilter::default(), "processes_by_status (status=? AND process_id>?)"),
+            (
+                ProcessListFilter::of_status(ProcessStatusFilter::Failed),
+                "processes_by_status (status=? AND process_id>?)",
+            ),
+            (ProcessListFilter { kind: Some("k".into()), ..any() }, "processes_by_kind (kind=? AND process_id>?)"),
+            (ProcessListFilter { label: Some("l".into()), ..any() }, "processes_by_label (label=? AND process_id>?)"),
+            (
+                ProcessListFilter { definition: Some(serde_json::json!({"a": 1})), ..any() },
+                "processes_by_definition (definition=? AND process_id>?)",
+            ),
+            (
+                ProcessListFilter { originator: Some(OriginatorFilter::Session(session)), ..any() },
+                "processes_by_originator (originator_session=? AND process_id>?)",
+            ),
+            (
+                ProcessListFilter { originator: Some(OriginatorFilter::Host), ..any() },
+                "processes_by_originator (originator_session=? AND process_id>?)",
+            ),
+            (ProcessListFilter { waiting: Some(true), ..any() }, "processes_waiting (process_id>?)"),
+            (ProcessListFilter { tags: tags.into(), ..any() }, "PRIMARY KEY (tag=? AND process_id>?)"),
+        ];
+        for (filter, walked) in cases {
+            // Ranges of time are conditions on the row, whatever drives the walk.
+            let range = TimeRange { from_ms: Some(1), until_ms: Some(2) };
+            let narrowed = ProcessListFilter {
+                created: range,
+                updated: range,
+                waiting: filter.waiting.or(Some(false)),
+                ..filter.clone()
+            };
+            for filter in [filter, narrowed] {
+                let plan = plan(&filter);
+                let first = plan.lines().next().unwrap_or_default();
+                assert!(first.contains(walked), "{filter:?}\n{plan}");
+                assert!(!plan.contains("B-TREE") && !plan.contains("SCAN"), "{filter:?}\n{plan}");
+            }
+        }
+    }
+}
