@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use registry_actor::domain::{
-    Command, DecisionContext, LeaseOwnerIdentity, LeaseOwnerLiveness, ObservedProcess, OperationId, ProcessAwaitOutput,
-    ProcessEventAppendRequest, ProcessEventType, ProcessId, ProcessInput, ProcessRegistration, ProcessState,
-    RecoveryDisposition, ReplayKey, StoreSession, UnfencedWrites, WriteAuthority, apply, decide,
+    Command, Decision, DecisionContext, LeaseOwnerIdentity, LeaseOwnerLiveness, ObservedProcess, OperationId,
+    ProcessAwaitOutput, ProcessEventAppendRequest, ProcessEventType, ProcessHandleDescriptor, ProcessHandleGrant,
+    ProcessId, ProcessIdentity, ProcessInput, ProcessOriginator, ProcessRegistration, ProcessState,
+    ProcessValueSelector, ProcessWakeDedupeKey, ProcessWakeSpec, ProjectionWatermark, PruneFilter, RecoveryDisposition,
+    RegistryCommand, RegistryReceipt, ReplayKey, Sequence, SessionScope, StoreSession, UnfencedWrites, WriteAuthority,
+    apply, decide,
 };
-use registry_actor::port::{AppendReply, AppendResult, BatchEvent, Head, Precondition, ProcessBatch, ProcessLog};
+use registry_actor::port::{
+    AcrossError, Answer, AppendReply, AppendResult, BatchEvent, Head, Precondition, ProcessBatch, ProcessLog, Query,
+};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -104,6 +109,37 @@ impl Author {
         let head = submit(log, batch.clone()).await?;
         self.install(&batch, head);
         Ok(head)
+    }
+
+    /// Acknowledges the wake of an event, as the log has it.
+    pub async fn acknowledge(&mut self, log: &dyn ProcessLog, sequence: Sequence) {
+        let asked =
+            Query::Events { process_id: self.id().clone(), after: Sequence(sequence.0.saturating_sub(1)), limit: 1 };
+        let wake = match log.query(asked).await.expect("an answer") {
+            Answer::Events(page) => page.events.into_iter().next(),
+            other => panic!("expected events, got {other:?}"),
+        };
+        self.calls += 1;
+        let operation = OperationId { issuer: self.issuer, number: self.calls };
+        let context = DecisionContext { wake, ..context(operation, self.calls) };
+        let decision = decide(&self.state, &Command::AckWake { sequence }, &context).expect("an acknowledgement");
+        let batch = self.batch_of(operation, decision);
+        let head = submit(log, batch.clone()).await.expect("stored");
+        self.install(&batch, head);
+    }
+
+    fn batch_of(&self, operation: OperationId, decision: Decision) -> ProcessBatch {
+        let after = decision.events.iter().fold(self.state.clone(), |state, event| apply(state, event));
+        ProcessBatch {
+            process_id: self.state.process_id.clone(),
+            expected: Precondition { head: self.head, lease_revision: self.state.lease.revision },
+            body_changed: after.body_sequence != self.state.body_sequence,
+            record: after.record.expect("a registered process"),
+            events: decision.events.into_iter().map(|event| BatchEvent { operation, event }).collect(),
+            deliveries: decision.deliveries,
+            lease: None,
+            urgent: false,
+        }
     }
 
     /// Appends so many plain events, each in a batch of its own.
@@ -209,6 +245,67 @@ pub fn claim() -> Command {
             liveness: LeaseOwnerLiveness::default(),
         },
         ttl_ms: 30_000,
+    }
+}
+
+/// The type of the events that wake.
+pub const ALARM: &str = "alarm";
+
+/// Registers a process that is found by everything that lists search by, and whose alarms wake a session.
+#[must_use]
+pub fn waking_registration(id: &str, target: SessionScope) -> Command {
+    let mut alarm = ProcessEventType::plain(ALARM);
+    alarm.semantics.wake = Some(ProcessWakeSpec {
+        when: None,
+        input: ProcessValueSelector::Payload,
+        dedupe_key: ProcessWakeDedupeKey::EventIdentity,
+    });
+    let mut registration = ProcessRegistration::new(
+        process_id(id),
+        ProcessInput::external(json!({ "label": id })),
+        RecoveryDisposition::ExternallyOwned,
+    )
+    .with_extra_event_types([ProcessEventType::plain(OUTPUT), alarm])
+    .with_tags(["one", "two"]);
+    registration.identity = ProcessIdentity {
+        kind: "watch".to_owned(),
+        label: Some("label".to_owned()),
+        definition: Some(json!({ "a": 2, "b": [1] })),
+    };
+    registration.provenance.originator = ProcessOriginator::Session { scope: SessionScope::frame("asker", "frame") };
+    registration.wake_target = Some(target);
+    Command::Register { registration: Box::new(registration) }
+}
+
+/// Appends an event that wakes.
+#[must_use]
+pub fn alarm(number: u64) -> Command {
+    append(ProcessEventAppendRequest::new(ALARM, json!({ "alarm": number })))
+}
+
+/// Carries out a command that concerns several processes.
+///
+/// # Errors
+/// What the log answers.
+pub async fn across(log: &dyn ProcessLog, command: RegistryCommand) -> Result<RegistryReceipt, AcrossError> {
+    log.execute_across(command, context(OperationId { issuer: 8, number: 1 }, 1_000)).await
+}
+
+/// Lets a session address a process.
+#[must_use]
+pub fn grant(session: &str, id: &str) -> RegistryCommand {
+    let scope = SessionScope::session(session);
+    let grant = ProcessHandleGrant::new(scope, process_id(id), ProcessHandleDescriptor::default());
+    RegistryCommand::GrantHandle { grant }
+}
+
+/// Removes everything that has ended.
+#[must_use]
+pub fn prune() -> RegistryCommand {
+    RegistryCommand::Prune {
+        filter: PruneFilter::ended_before(u64::MAX),
+        watermark: ProjectionWatermark::NoProjector,
+        limit: 100,
     }
 }
 

@@ -1,18 +1,23 @@
 //! What only the log in a SQLite file can show: failures of the disk, owners, readers beside them, and files of other
 //! versions.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
-use registry_actor::domain::{Sequence, StoreSession};
+use registry_actor::domain::{
+    Command, OriginatorFilter, ProcessListFilter, Refusal, RegistryReceipt, Sequence, SessionScope, StoreSession,
+};
 use registry_actor::log::{OpenError, SqliteLog, SqliteOptions, SqliteReader, WriterPoint};
-use registry_actor::port::{Answer, AppendError, LogError, Position, ProcessLog, Query};
+use registry_actor::port::{AcrossError, Answer, AppendError, LogError, Position, ProcessLog, Query};
 use registry_tests::log_author::{
-    Author, cancel, claim, complete, keyed_output, output, process_id, register, replay_key, submit, submit_later,
+    Author, across, alarm, cancel, claim, complete, grant, keyed_output, output, process_id, prune, register,
+    replay_key, submit, submit_later, waking_registration,
 };
 use registry_tests::log_backend::{LogBackend as _, SqliteBackend, raw_connection};
 use registry_tests::log_conformance::bounded;
-use registry_tests::log_reading::{all_events, assert_whole, load, settled, whole_feed};
+use registry_tests::log_reading::{all_events, assert_whole, load, query, settled, whole_feed};
+use serde_json::json;
 
 /// The disk is full at a statement: nothing is stored, nothing is poisoned, and reads go on.
 #[tokio::test]
@@ -336,7 +341,7 @@ async fn a_store_of_a_newer_version_is_left_alone() {
         backend.try_open().map(drop).expect_err("newer"),
         SqliteReader::open(backend.path()).map(drop).expect_err("newer"),
     ] {
-        assert!(matches!(error, OpenError::NewerSchema { found: 99, known: 1, .. }), "{error}");
+        assert!(matches!(error, OpenError::NewerSchema { found: 99, known: 2, .. }), "{error}");
         assert!(error.to_string().contains("99"), "{error}");
     }
 }
@@ -375,6 +380,176 @@ async fn a_store_of_schema_version_1_opens() {
     assert!(last.late);
     let found = log.find_replays(&process_id("running"), vec![replay_key("key")]).await.expect("a lookup");
     assert_eq!(found[0].1.as_ref().map(|event| event.sequence), Some(Sequence(2)));
+}
+
+/// The first version had neither columns to search by nor rows for wakes: both follow from what it stored.
+#[tokio::test]
+async fn a_migrated_store_is_searched_by_what_it_held_before() {
+    let mut backend = SqliteBackend::default();
+    let log = backend.open();
+    let mut author = Author::new("p");
+    author.write(&*log, waking("p")).await.expect("stored");
+    for number in 1..=2 {
+        author.write(&*log, alarm(number)).await.expect("stored");
+    }
+    author.acknowledge(&*log, Sequence(1)).await;
+    Author::registered(&*log, "plain").await.write_outputs(&*log, 1).await;
+    log.close().await;
+    drop(log);
+    raw_connection(&backend.path()).execute_batch(BACK_TO_VERSION_1).expect("a store of version 1");
+
+    let log = backend.open();
+    for id in ["p", "plain"] {
+        assert_whole(&*log, id).await;
+    }
+    let any = ProcessListFilter::any;
+    for filter in [
+        ProcessListFilter { kind: Some("watch".to_owned()), ..any() },
+        ProcessListFilter { label: Some("label".to_owned()), ..any() },
+        ProcessListFilter { definition: Some(json!({ "b": [1], "a": 2 })), ..any() },
+        ProcessListFilter { originator: Some(OriginatorFilter::Session(SessionScope::session("asker"))), ..any() },
+        ProcessListFilter { tags: ["one".to_owned(), "two".to_owned()].into(), ..any() },
+    ] {
+        assert_eq!(listed(&*log, filter.clone()).await, ["p"], "{filter:?}");
+    }
+    let by_host = ProcessListFilter { originator: Some(OriginatorFilter::Host), ..any() };
+    assert_eq!(listed(&*log, by_host).await, ["plain"]);
+    let open = Query::WakeEvents { process_id: process_id("p"), after: Sequence(0), limit: 10 };
+    let Answer::Events(open) = query(&*log, open).await else { panic!("no events") };
+    assert_eq!(open.events.iter().map(|event| event.sequence).collect::<Vec<_>>(), [Sequence(2)]);
+}
+
+/// What is left of a pruned process is its tombstone; its positions are not given again, even after a crash.
+#[tokio::test]
+async fn a_prune_leaves_no_row_of_a_process_but_its_tombstone() {
+    let mut backend = SqliteBackend::default();
+    let log = backend.open();
+    Author::registered(&*log, "stays").await;
+    let before = rows_of_all_tables(&backend);
+    let mut author = Author::new("p");
+    author.write(&*log, waking("p")).await.expect("stored");
+    author.write(&*log, alarm(1)).await.expect("stored");
+    author.write(&*log, complete()).await.expect("stored");
+    across(&*log, grant("s", "p")).await.expect("a grant");
+    let pruned = across(&*log, prune()).await.expect("a prune");
+    let RegistryReceipt::Pruned(report) = pruned else { panic!("{pruned:?}") };
+    assert_eq!((report.pruned_processes, report.pruned_events), (1, 2));
+    let mut after = rows_of_all_tables(&backend);
+    assert_eq!(after.remove("tombstones"), Some(1));
+    assert_eq!(after, before.into_iter().filter(|(table, _)| table != "tombstones").collect());
+    let end = log.feed(Position::default(), 100).await.expect("the feed");
+    assert_eq!(end.pruned.len(), 1);
+
+    // As after a crash, and without the one row that still shows how far positions had come.
+    drop(log);
+    raw_connection(&backend.path()).execute_batch("DELETE FROM tombstones").expect("a deletion");
+    let log = backend.open();
+    Author::registered(&*log, "q").await;
+    let page = log.feed(end.next, 100).await.expect("the feed");
+    assert_eq!(page.batches.len(), 1, "a cursor of before misses nothing");
+}
+
+/// Law 12: a pruned id lives again as the next generation only.
+#[tokio::test]
+async fn a_pruned_id_is_registered_anew_as_the_next_generation() {
+    let mut backend = SqliteBackend::default();
+    let log = backend.open();
+    let mut author = Author::registered(&*log, "p").await;
+    author.write(&*log, complete()).await.expect("stored");
+    across(&*log, prune()).await.expect("a prune");
+    let mut again = Author::new("p");
+    assert_eq!(again.write(&*log, register("p")).await, Err(AppendError::Conflict));
+    again.state.pruned_generations = 1;
+    again.write(&*log, register("p")).await.expect("the second life");
+    assert_whole(&*log, "p").await;
+}
+
+/// A command is refused whole, fails like a group, and what may be stored is settled before anything is written.
+#[tokio::test]
+async fn a_command_across_processes_fails_as_a_group_does() {
+    bounded(async {
+        for (point, stored) in
+            [(WriterPoint::Statements, false), (WriterPoint::BeforeCommit, false), (WriterPoint::AfterCommit, true)]
+        {
+            let mut backend = SqliteBackend::default();
+            let log = backend.open();
+            Author::registered(&*log, "p").await;
+            backend.gate.fail_next(point);
+            let failed = across(&*log, grant("s", "p")).await.expect_err("a failure");
+            match point {
+                WriterPoint::Statements => {
+                    assert!(matches!(failed, AcrossError::Append(AppendError::NotAccepted { .. })), "{failed}");
+                }
+                _ => assert!(matches!(failed, AcrossError::Append(AppendError::Unknown { .. })), "{failed}"),
+            }
+            settled(&*log, "p", 0).await;
+            assert_eq!(is_granted(&*log, "s", "p").await, stored, "{point:?}");
+            let unknown = across(&*log, grant("s", "nobody")).await.expect_err("an unknown process");
+            assert!(matches!(unknown, AcrossError::Refused(Refusal::Unknown { .. })), "{unknown}");
+            across(&*log, grant("t", "p")).await.expect("the writer goes on");
+            assert_whole(&*log, "p").await;
+        }
+    })
+    .await;
+}
+
+/// Nobody waits for ever: not for a writer that died, and not for a log that is closed.
+#[tokio::test]
+async fn a_command_across_processes_is_answered_by_a_dead_writer() {
+    bounded(async {
+        let mut backend = SqliteBackend::default();
+        let log = backend.open();
+        Author::registered(&*log, "p").await;
+        backend.gate.panic_next();
+        across(&*log, grant("s", "p")).await.expect_err("the writer is dead");
+        log.close().await;
+        let closed = across(&*log, grant("s", "p")).await.expect_err("closed");
+        assert_eq!(closed, AcrossError::Append(AppendError::Closed));
+        drop(log);
+        let log = backend.open();
+        assert!(!is_granted(&*log, "s", "p").await);
+    })
+    .await;
+}
+
+/// What version 2 added, taken away again.
+const BACK_TO_VERSION_1: &str = "
+    ALTER TABLE processes RENAME TO later;
+    CREATE TABLE processes (
+        process_no INTEGER PRIMARY KEY, process_id TEXT NOT NULL UNIQUE, status TEXT NOT NULL, codec INTEGER NOT NULL,
+        body BLOB NOT NULL, checksum BLOB NOT NULL
+    ) STRICT;
+    INSERT INTO processes SELECT process_no, process_id, status, codec, body, checksum FROM later;
+    DROP TABLE later;
+    CREATE INDEX processes_by_status ON processes (status, process_id);
+    DROP TABLE process_tags; DROP TABLE grants; DROP TABLE wakes; DROP TABLE tombstones; DROP TABLE session_deletions;
+    PRAGMA user_version = 1;";
+
+fn waking(id: &str) -> Command {
+    waking_registration(id, SessionScope::frame("s", "f"))
+}
+
+async fn listed(log: &dyn ProcessLog, filter: ProcessListFilter) -> Vec<String> {
+    match query(log, Query::Processes { filter, after: None, limit: 10 }).await {
+        Answer::Processes(page) => page.records.iter().map(|record| record.id().to_string()).collect(),
+        other => panic!("expected records, got {other:?}"),
+    }
+}
+
+async fn is_granted(log: &dyn ProcessLog, session: &str, id: &str) -> bool {
+    let asked = Query::HandleGrant { scope: SessionScope::session(session), process_id: process_id(id) };
+    matches!(query(log, asked).await, Answer::HandleGrant(Some(_)))
+}
+
+fn rows_of_all_tables(backend: &SqliteBackend) -> BTreeMap<String, i64> {
+    let connection = raw_connection(&backend.path());
+    let mut select = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").expect("a schema");
+    let tables: Vec<String> =
+        select.query_map([], |row| row.get(0)).expect("tables").collect::<Result<_, _>>().expect("names");
+    let count = |table: &String| {
+        connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a count")
+    };
+    tables.iter().map(|table| (table.clone(), count(table))).collect()
 }
 
 /// Writes what the golden file of the present version was made from: `FILE=… cargo test … -- --ignored`, then

@@ -3,11 +3,11 @@
 //! It is put together here: the lock of the owner, the queue and the thread that writes, the threads that read. It knows
 //! what a batch is, and nothing of why it was decided.
 
+mod across;
 mod check;
 mod faults;
 mod group;
 mod heads;
-mod listing;
 mod migration;
 mod open_error;
 mod options;
@@ -16,7 +16,7 @@ mod pool;
 mod queue;
 mod read;
 mod reader;
-mod rows;
+mod record_columns;
 mod schema;
 mod type_blocks;
 mod wakes;
@@ -39,7 +39,7 @@ pub use self::reader::SqliteReader;
 use self::group::GroupWriter;
 use self::owner::OwnerLock;
 use self::pool::ReaderPool;
-use self::queue::{Lane, Queue, Queued, QueuedBatch, QueuedCommand};
+use self::queue::{Lane, Queue, Queued, QueuedAcross};
 use self::writer::{Writer, WriterSettings};
 use super::codec;
 use super::followers::Followers;
@@ -83,19 +83,17 @@ impl SqliteLog {
         owner::sync_parent(&path)?;
         let session = StoreSession { store_id: identity.store_id.into(), number: identity.session };
 
-        let store = read::StoreIdentity { store_id: Arc::clone(&session.store_id), epoch: identity.epoch };
-        let group = GroupWriter::new(connection, store.clone()).map_err(failed)?;
+        let group = GroupWriter::new(connection).map_err(failed)?;
         let told = group.last_position();
         let queue = Arc::new(Queue::new(options.queue));
         let followers = Arc::new(Followers::starting_after(told));
         let threads_failed = |error: std::io::Error| OpenError::of_io(&path, &error);
         let pool = ReaderPool::start(path.clone(), options.synchronous, options.reader_threads, None)
             .map_err(threads_failed)?;
-        let reader = SqliteReader::beside(Arc::clone(&pool), store.clone());
+        let reader = SqliteReader::beside(Arc::clone(&pool), Arc::clone(&session.store_id));
         let writer = Writer {
             settings: WriterSettings {
                 path: path.clone(),
-                store,
                 synchronous: options.synchronous,
                 cache_kib: options.writer_cache_kib,
                 group: options.group,
@@ -184,7 +182,7 @@ impl ProcessLog for SqliteLog {
         }
         // Here and not on the writer's thread, which is the one thing that all processes share.
         match codec::encode(batch) {
-            Ok(batch) => self.queue.push(Queued::Batch(QueuedBatch { batch, reply })),
+            Ok(batch) => self.queue.push(Queued { batch, reply }),
             Err(malformed) => reply.answer(Err(AppendError::NotAccepted { reason: malformed.to_string() })),
         }
     }
@@ -209,10 +207,12 @@ impl ProcessLog for SqliteLog {
         command: RegistryCommand,
         context: DecisionContext,
     ) -> Result<RegistryReceipt, AcrossError> {
-        let (reply, answer) = oneshot::channel();
-        self.queue.push(Queued::Across(QueuedCommand { command, context, reply }));
-        let ended = || AppendError::Unknown { reason: "the writer ended before it answered".to_owned() };
-        answer.await.unwrap_or_else(|_| Err(ended().into()))
+        let (reply, answered) = oneshot::channel();
+        self.queue.push_across(QueuedAcross { command, context, reply });
+        // A command that is not answered was in the hands of a writer that died.
+        answered.await.unwrap_or_else(|_| {
+            Err(AppendError::Unknown { reason: "the writer ended before it answered".to_owned() }.into())
+        })
     }
 
     fn durability(&self) -> DurabilityTier {

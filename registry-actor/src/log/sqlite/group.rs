@@ -7,17 +7,14 @@ use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::across::{AcrossFailure, AcrossRows};
 use super::faults::{FaultVerdict, WriterFaults, WriterPoint};
 use super::heads::{HeadCache, KnownHead};
-use super::listing::{self, Listing};
-use super::read::StoreIdentity;
-use super::rows::{RowsError, TransactionRows};
+use super::record_columns::{self, RecordColumns};
 use super::schema::{self, FreeNumbers};
 use super::type_blocks::{self, SeenTypes};
-use super::wakes::WakeStatements;
-use crate::domain::{
-    DecisionContext, Digest, ProcessId, ProcessRecord, RegistryCommand, RegistryReceipt, Sequence, Tombstone,
-};
+use super::wakes;
+use crate::domain::{DecisionContext, Digest, ProcessId, RegistryCommand, RegistryReceipt, Sequence, Tombstone};
 use crate::log::across::carry_out;
 use crate::log::codec::{CODEC_JSON, EncodedBatch};
 use crate::port::{AcrossError, AppendError, AppendResult, CommittedBatch, Head, Position};
@@ -25,7 +22,6 @@ use crate::port::{AcrossError, AppendError, AppendResult, CommittedBatch, Head, 
 /// The writing connection with what it knows about the file.
 pub(super) struct GroupWriter {
     pub(super) connection: Connection,
-    store: StoreIdentity,
     known: Known,
 }
 
@@ -47,20 +43,13 @@ pub(super) enum GroupOutcome {
 
 /// What became of a command across processes.
 pub(super) enum AcrossOutcome {
-    /// It is durable, and this is what followers are to hear.
-    Durable {
-        /// The answer.
-        receipt: RegistryReceipt,
-        /// What processes gained.
-        committed: Vec<CommittedBatch>,
-        /// Which are gone.
-        pruned: Vec<Tombstone>,
-    },
-    /// Nothing of it is stored, and the caller is to be told why.
+    /// It is durable.
+    Durable { receipt: RegistryReceipt, committed: Vec<CommittedBatch>, pruned: Vec<Tombstone> },
+    /// It was refused. Nothing of it is stored.
     Refused(AcrossError),
     /// Nothing of it is stored.
     NotStored(rusqlite::Error),
-    /// Some or all of it may be stored.
+    /// It may be stored.
     Unknown(String),
 }
 
@@ -74,9 +63,9 @@ enum Guard {
 }
 
 impl GroupWriter {
-    pub(super) fn new(connection: Connection, store: StoreIdentity) -> Result<Self, rusqlite::Error> {
+    pub(super) fn new(connection: Connection) -> Result<Self, rusqlite::Error> {
         let free = schema::free_numbers(&connection)?;
-        Ok(Self { connection, store, known: Known { heads: HeadCache::default(), free } })
+        Ok(Self { connection, known: Known { heads: HeadCache::default(), free } })
     }
 
     /// The last position that was given away.
@@ -109,7 +98,7 @@ impl GroupWriter {
     }
 
     fn try_store(&mut self, batches: &[&EncodedBatch], guard: Guard, faults: &dyn WriterFaults) -> GroupOutcome {
-        let Self { connection, known, .. } = self;
+        let Self { connection, known } = self;
         // Dropped before its commit, a transaction goes back.
         let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => transaction,
@@ -120,94 +109,88 @@ impl GroupWriter {
             Err(error) => return GroupOutcome::NotStored(error),
         };
         match commit(transaction, faults) {
-            Committed::Durable => GroupOutcome::Durable(answers),
-            Committed::NotStored(error) => GroupOutcome::NotStored(error),
-            Committed::Unknown(reason) => GroupOutcome::Unknown(reason),
+            Ok(()) => GroupOutcome::Durable(answers),
+            Err(CommitFailure::NotStored(error)) => GroupOutcome::NotStored(error),
+            Err(CommitFailure::Unknown(reason)) => GroupOutcome::Unknown(reason),
         }
     }
 
-    /// Carries out a command that concerns several processes, as a transaction of its own.
-    pub(super) fn execute_across(
+    /// Carries out a command that concerns several processes, alone in its transaction.
+    pub(super) fn carry_out(
         &mut self,
         command: &RegistryCommand,
         context: &DecisionContext,
         faults: &dyn WriterFaults,
     ) -> AcrossOutcome {
         let free = self.known.free;
-        let outcome = self.try_execute_across(command, context, faults);
+        let outcome = self.try_carry_out(command, context, faults);
         match &outcome {
             AcrossOutcome::Durable { .. } => {}
-            AcrossOutcome::Refused(_) | AcrossOutcome::NotStored(_) => self.forget(free),
+            AcrossOutcome::Refused(_) | AcrossOutcome::NotStored(_) => {
+                // What takes no position changes nothing that is remembered.
+                if self.known.free.position != free.position {
+                    self.forget(free);
+                }
+            }
             AcrossOutcome::Unknown(_) => self.known.heads.clear(),
         }
         outcome
     }
 
-    fn try_execute_across(
+    fn try_carry_out(
         &mut self,
         command: &RegistryCommand,
         context: &DecisionContext,
         faults: &dyn WriterFaults,
     ) -> AcrossOutcome {
-        let Self { connection, store, known } = self;
+        let Self { connection, known } = self;
+        // Dropped before its commit, a transaction goes back.
         let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => transaction,
             Err(error) => return AcrossOutcome::NotStored(error),
         };
-        let mut rows =
-            TransactionRows { connection: &transaction, known, store, committed: Vec::new(), pruned: Vec::new() };
+        let mut rows = AcrossRows { connection: &transaction, known, committed: Vec::new(), pruned: Vec::new() };
         let receipt = match carry_out(&mut rows, command, context) {
             Ok(receipt) => receipt,
-            Err(RowsError::Refused(error)) => return AcrossOutcome::Refused(error),
-            Err(RowsError::Statement(error)) => return AcrossOutcome::NotStored(error),
+            Err(AcrossFailure::Refused(error)) => return AcrossOutcome::Refused(error),
+            Err(AcrossFailure::Statement(error)) => return AcrossOutcome::NotStored(error),
         };
-        let TransactionRows { known, committed, pruned, .. } = rows;
-        // What is pruned is gone: only this tells that its positions were given away.
-        if !pruned.is_empty()
-            && let Err(error) = schema::note_next_position(&transaction, known.free.position)
-        {
-            return AcrossOutcome::NotStored(error);
-        }
+        let AcrossRows { committed, pruned, .. } = rows;
         match commit(transaction, faults) {
-            Committed::Durable => AcrossOutcome::Durable { receipt, committed, pruned },
-            Committed::NotStored(error) => AcrossOutcome::NotStored(error),
-            Committed::Unknown(reason) => AcrossOutcome::Unknown(reason),
+            Ok(()) => AcrossOutcome::Durable { receipt, committed, pruned },
+            Err(CommitFailure::NotStored(error)) => AcrossOutcome::NotStored(error),
+            Err(CommitFailure::Unknown(reason)) => AcrossOutcome::Unknown(reason),
         }
     }
 }
 
-/// What became of a commit.
-enum Committed {
-    Durable,
+/// Why a transaction was not committed, or may not have been.
+enum CommitFailure {
     NotStored(rusqlite::Error),
     Unknown(String),
 }
 
-fn commit(transaction: Transaction<'_>, faults: &dyn WriterFaults) -> Committed {
+fn commit(transaction: Transaction<'_>, faults: &dyn WriterFaults) -> Result<(), CommitFailure> {
     if faults.reached(WriterPoint::Statements) == FaultVerdict::Fail {
-        return Committed::NotStored(injected());
+        return Err(CommitFailure::NotStored(injected()));
     }
     if faults.reached(WriterPoint::BeforeCommit) == FaultVerdict::Fail {
-        return Committed::Unknown("a test let the commit fail before it".to_owned());
+        return Err(CommitFailure::Unknown("a test let the commit fail before it".to_owned()));
     }
-    if let Err(error) = transaction.commit() {
-        return Committed::Unknown(error.to_string());
-    }
+    transaction.commit().map_err(|error| CommitFailure::Unknown(error.to_string()))?;
     if faults.reached(WriterPoint::AfterCommit) == FaultVerdict::Fail {
-        return Committed::Unknown("a test let the commit fail after it".to_owned());
+        return Err(CommitFailure::Unknown("a test let the commit fail after it".to_owned()));
     }
-    Committed::Durable
+    Ok(())
 }
 
 impl Known {
-    /// Gives a position away.
+    /// Gives the next position away.
     pub(super) const fn take_position(&mut self) -> i64 {
-        let position = self.free.position;
         self.free.position += 1;
-        position
+        self.free.position - 1
     }
 
-    /// A process is gone.
     pub(super) fn forget_process(&mut self, process_id: &ProcessId) {
         self.heads.remove(process_id);
     }
@@ -242,7 +225,6 @@ impl Known {
         Ok(answers)
     }
 
-    /// Stores one batch, or refuses it by itself.
     pub(super) fn store_batch(
         &mut self,
         statements: &mut Statements<'_>,
@@ -258,7 +240,7 @@ impl Known {
         {
             return Ok(Err(AppendError::Conflict));
         }
-        if known.is_none() && !statements.follows_tombstone(&batch.committed.record)? {
+        if known.is_none() && statements.next_generation(process_id)? != i64::from(batch.committed.record.generation) {
             return Ok(Err(AppendError::Conflict));
         }
         let Some(head) = batch.head else {
@@ -267,9 +249,7 @@ impl Known {
         let process_no = known.as_ref().map_or(self.free.process_no, |known| known.process_no);
         let mut seen = known.as_ref().map_or_else(Arc::default, |known| Arc::clone(&known.seen));
         if !batch.events.is_empty() {
-            let first = self.free.position;
             let last = self.store_events(statements, process_no, &mut seen, batch)?;
-            statements.wakes.store(process_no, first, batch)?;
             let moved = params![
                 process_no,
                 head.sequence.0.cast_signed(),
@@ -280,27 +260,19 @@ impl Known {
             if known.is_some() { &mut statements.move_head } else { &mut statements.insert_head }.execute(moved)?;
         }
         if let Some(record) = &batch.record {
-            let listing = Listing::of(&batch.committed.record);
             if known.is_some() {
-                listing.update(&mut statements.update_listing, process_no)?;
-                statements.update_process.execute(params![
-                    process_no,
-                    record.status,
-                    CODEC_JSON,
-                    record.body,
-                    record.checksum.as_bytes()
-                ])?;
+                let changed = &batch.committed.record;
+                record_columns::update(&mut statements.update_process, process_no, record, changed)?;
             } else {
-                statements.insert_process.execute(params![
-                    process_no,
-                    process_id.as_str(),
-                    record.status,
-                    CODEC_JSON,
-                    record.body,
-                    record.checksum.as_bytes()
-                ])?;
-                listing.insert(&mut statements.insert_listing, process_no)?;
-                listing::insert_tags(&mut statements.insert_tag, &batch.committed.record, process_no)?;
+                let registered = &batch.committed.record;
+                let id = process_id.as_str();
+                RecordColumns::of(registered).insert(&mut statements.insert_process, process_no, id, record)?;
+                for tag in &registered.registration.tags {
+                    statements
+                        .connection
+                        .prepare_cached(record_columns::INSERT_TAG)?
+                        .execute(params![tag, id, process_no])?;
+                }
                 self.free.process_no += 1;
             }
         }
@@ -327,6 +299,7 @@ impl Known {
         seen: &mut Arc<SeenTypes>,
         batch: &EncodedBatch,
     ) -> Result<i64, rusqlite::Error> {
+        let first = self.free.position;
         for encoded in &batch.events {
             let event = &encoded.event;
             statements.insert_event.execute(params![
@@ -345,12 +318,14 @@ impl Known {
             SeenTypes::store(seen, &mut statements.insert_type_block, process_no, sequence, &event.event_type)?;
             self.free.position += 1;
         }
+        wakes::store(statements.connection, process_no, first, batch)?;
         Ok(self.free.position - 1)
     }
 }
 
 /// The statements of one transaction.
 pub(super) struct Statements<'connection> {
+    connection: &'connection Connection,
     read_head: CachedStatement<'connection>,
     insert_event: CachedStatement<'connection>,
     insert_type_block: CachedStatement<'connection>,
@@ -359,21 +334,12 @@ pub(super) struct Statements<'connection> {
     insert_process: CachedStatement<'connection>,
     update_process: CachedStatement<'connection>,
     store_lease: CachedStatement<'connection>,
-    insert_listing: CachedStatement<'connection>,
-    update_listing: CachedStatement<'connection>,
-    insert_tag: CachedStatement<'connection>,
-    read_generation: CachedStatement<'connection>,
-    wakes: WakeStatements<'connection>,
 }
 
 impl<'connection> Statements<'connection> {
     pub(super) fn prepare(connection: &'connection Connection) -> Result<Self, rusqlite::Error> {
         Ok(Self {
-            insert_listing: connection.prepare_cached(Listing::INSERT)?,
-            update_listing: connection.prepare_cached(Listing::UPDATE)?,
-            insert_tag: connection.prepare_cached(listing::INSERT_TAG)?,
-            read_generation: connection.prepare_cached("SELECT generation FROM tombstones WHERE process_id = ?1")?,
-            wakes: WakeStatements::prepare(connection)?,
+            connection,
             read_head: connection.prepare_cached(
                 "SELECT p.process_no, h.sequence, h.chain, ifnull(l.revision, 0)
                  FROM processes p JOIN heads h USING (process_no) LEFT JOIN leases l USING (process_no)
@@ -391,13 +357,8 @@ impl<'connection> Statements<'connection> {
             move_head: connection.prepare_cached(
                 "UPDATE heads SET sequence = ?2, position = ?3, chain = ?4, updated_at_ms = ?5 WHERE process_no = ?1",
             )?,
-            insert_process: connection.prepare_cached(
-                "INSERT INTO processes (process_no, process_id, status, codec, body, checksum)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            )?,
-            update_process: connection.prepare_cached(
-                "UPDATE processes SET status = ?2, codec = ?3, body = ?4, checksum = ?5 WHERE process_no = ?1",
-            )?,
+            insert_process: connection.prepare_cached(record_columns::INSERT)?,
+            update_process: connection.prepare_cached(record_columns::UPDATE)?,
             store_lease: connection.prepare_cached(
                 "INSERT INTO leases (process_no, revision, fence, codec, body, checksum)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)
@@ -407,11 +368,14 @@ impl<'connection> Statements<'connection> {
         })
     }
 
-    /// Whether a record is of the life after the last one that was pruned.
-    fn follows_tombstone(&mut self, record: &ProcessRecord) -> Result<bool, rusqlite::Error> {
-        let pruned: Option<u32> =
-            self.read_generation.query_row([record.id().as_str()], |row| row.get(0)).optional()?;
-        Ok(record.generation == pruned.unwrap_or(0).saturating_add(1))
+    /// Which life of an id a registration begins.
+    fn next_generation(&self, process_id: &ProcessId) -> Result<i64, rusqlite::Error> {
+        let pruned: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT generation FROM tombstones WHERE process_id = ?1")?
+            .query_row([process_id.as_str()], |row| row.get(0))
+            .optional()?;
+        Ok(pruned.unwrap_or(0) + 1)
     }
 
     fn read_head(&mut self, process_id: &ProcessId) -> Result<Option<KnownHead>, rusqlite::Error> {

@@ -1,54 +1,95 @@
-//! What fills new tables from what older versions stored. Events are never rewritten.
+//! What makes a store of one version out of one of the version before: tables by SQL, and what follows from stored bodies by
+//! the codec. The bytes of events are never changed.
 
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, params};
 
-use super::listing::{self, Listing};
 use super::read::{self, ReadError};
-use crate::domain::ProcessId;
+use super::record_columns::{INSERT_TAG, RecordColumns};
+use crate::domain::{CoreEventType, ProcessId};
+use crate::port::LogError;
 
-/// How many processes are read at a time.
-const PAGE: u32 = 1_000;
-
-/// Version 2: a row for lists and the tags of each process, and the events that woke somebody. To whom their wakes went was
-/// not stored then: they are listed by process, and by no target.
-pub(super) fn fill_version_2(transaction: &Transaction<'_>) -> Result<(), rusqlite::Error> {
-    let mut after: Option<ProcessId> = None;
-    loop {
-        let ids = read::process_ids(transaction, after.as_ref(), PAGE).map_err(statement_error)?;
-        let Some(last) = ids.last().cloned() else { break };
-        for process_id in &ids {
-            let Some(located) = read::locate(transaction, process_id).map_err(statement_error)? else { continue };
-            let record = read::record_of(transaction, process_id, located.process_no).map_err(statement_error)?;
-            let mut insert = transaction.prepare_cached(Listing::INSERT)?;
-            Listing::of(&record).insert(&mut insert, located.process_no)?;
-            let mut insert = transaction.prepare_cached(listing::INSERT_TAG)?;
-            listing::insert_tags(&mut insert, &record, located.process_no)?;
-        }
-        after = Some(last);
-    }
-    fill_wakes(transaction)
+/// One step, inside a transaction.
+#[derive(Clone, Copy)]
+pub(super) enum Migration {
+    /// Statements.
+    Sql(&'static str),
+    /// Statements, and then what they cannot compute.
+    Filled(&'static str, fn(&Connection) -> Result<(), rusqlite::Error>),
 }
 
-fn fill_wakes(transaction: &Transaction<'_>) -> Result<(), rusqlite::Error> {
-    let mut select = transaction.prepare(
-        "SELECT position, process_no, sequence FROM events
-         WHERE json_extract(CAST(data AS TEXT), '$.semantics.wake') IS NOT NULL",
+impl Migration {
+    pub(super) fn run(self, connection: &Connection) -> Result<(), rusqlite::Error> {
+        match self {
+            Self::Sql(sql) => connection.execute_batch(sql),
+            Self::Filled(sql, fill) => {
+                connection.execute_batch(sql)?;
+                fill(connection)
+            }
+        }
+    }
+}
+
+/// Version 2 has columns that follow from records, and rows for the events that wake. What is damaged stays as it is and is
+/// reported by the check, as before: it must not keep the rest from being opened.
+pub(super) fn fill_v2(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.execute_batch(
+        "INSERT INTO processes (process_no, process_id, status, kind, originator_frame, waiting, created_at_ms,
+                                generation, codec, body, checksum)
+         SELECT process_no, process_id, status, '', '', 0, 0, 1, codec, body, checksum FROM processes_v1;
+         DROP TABLE processes_v1;",
     )?;
-    let mut insert = transaction
-        .prepare("INSERT INTO wakes (position, process_no, sequence, acked, pending) VALUES (?1, ?2, ?3, 0, 0)")?;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        insert.execute(params![row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?])?;
+    let mut select = connection
+        .prepare("SELECT process_no, process_id FROM processes WHERE process_no > ?1 ORDER BY process_no LIMIT 1")?;
+    let mut last = i64::MIN;
+    while let Some(row) = select.query([last])?.next()? {
+        last = row.get(0)?;
+        let Ok(process_id) = ProcessId::new(row.get::<_, String>(1)?) else { continue };
+        if let Err(error) = fill_process(connection, last, &process_id).or_else(skip_damage) {
+            return Err(error);
+        }
     }
     Ok(())
 }
 
-/// A store that cannot be read cannot be migrated: it stays as it is.
-fn statement_error(error: ReadError) -> rusqlite::Error {
+fn skip_damage(error: ReadError) -> Result<(), rusqlite::Error> {
     match error {
-        ReadError::Statement(error) => error,
+        ReadError::Statement(error) => Err(error),
         ReadError::Found(error) => {
-            super::schema::failure(rusqlite::ffi::SQLITE_CORRUPT, format!("the store cannot be migrated: {error}"))
+            let error: LogError = error;
+            tracing::error!(%error, "a damaged process is taken over as it is");
+            Ok(())
         }
     }
+}
+
+fn fill_process(connection: &Connection, process_no: i64, process_id: &ProcessId) -> Result<(), ReadError> {
+    let record = read::record_of(connection, process_id, process_no)?;
+    RecordColumns::of(&record).fill(connection, process_no)?;
+    let mut insert_tag = connection.prepare_cached(INSERT_TAG)?;
+    for tag in &record.registration.tags {
+        insert_tag.execute(params![tag, process_id.as_str(), process_no])?;
+    }
+    let Some(located) = read::locate(connection, process_id)? else { return Ok(()) };
+    // Few events wake: the others are not decoded.
+    let mut candidates = connection.prepare_cached(
+        "SELECT sequence, position FROM events
+         WHERE process_no = ?1 AND (type = ?2 OR instr(data, CAST('\"wake\"' AS BLOB)) > 0) ORDER BY sequence",
+    )?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO wakes (position, process_no, sequence, acked, pending) VALUES (?1, ?2, ?3, 0, 0)",
+    )?;
+    let mut acknowledge =
+        connection.prepare_cached("UPDATE wakes SET acked = 1 WHERE process_no = ?1 AND sequence = ?2")?;
+    let mut rows = candidates.query(params![process_no, CoreEventType::WakeAcknowledged.name()])?;
+    while let Some(row) = rows.next()? {
+        let (sequence, position): (i64, i64) = (row.get(0)?, row.get(1)?);
+        let event = read::event_at(connection, process_id, &located, sequence)?;
+        if event.semantics.wake.is_some() {
+            insert.execute([position, process_no, sequence])?;
+        }
+        if let Some(wake) = event.acknowledged_wake() {
+            acknowledge.execute([process_no, wake.0.cast_signed()])?;
+        }
+    }
+    Ok(())
 }

@@ -1,68 +1,58 @@
-//! The two bounded lanes before the writer. It knows batches, commands and their replies, and nothing of how they are stored.
+//! The two bounded lanes before the writer. It knows batches, commands across processes and their replies, and nothing of how
+//! they are stored.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::log::QueueLimits;
 use tokio::sync::oneshot;
 
 use crate::domain::{DecisionContext, RegistryCommand, RegistryReceipt};
+use crate::log::QueueLimits;
 use crate::log::codec::EncodedBatch;
 use crate::port::{AcrossError, AppendError, AppendReply};
 
-/// What waits for the writer.
-#[expect(clippy::large_enum_variant, reason = "nearly all are batches, and a box would cost each of them")]
-pub(super) enum Queued {
-    /// What one process wants stored.
-    Batch(QueuedBatch),
-    /// A command that concerns several processes: a transaction of its own.
-    Across(QueuedCommand),
-}
-
 /// A batch with its reply.
-pub(super) struct QueuedBatch {
+pub(super) struct Queued {
     pub(super) batch: EncodedBatch,
     pub(super) reply: AppendReply,
 }
 
-/// A command across processes with its reply. If the reply is dropped unused, the command counts as unknown.
-pub(super) struct QueuedCommand {
+/// A command across processes with its reply. It stands in the plain lane.
+pub(super) struct QueuedAcross {
     pub(super) command: RegistryCommand,
     pub(super) context: DecisionContext,
     pub(super) reply: oneshot::Sender<Result<RegistryReceipt, AcrossError>>,
 }
 
-impl QueuedCommand {
-    /// Answers. A caller that no longer waits has dropped its end.
-    pub(super) fn answer(self, result: Result<RegistryReceipt, AcrossError>) {
-        let _ = self.reply.send(result);
-    }
+/// What waits in a lane.
+enum Entry {
+    Batch(Queued),
+    Across(Box<QueuedAcross>),
 }
 
-impl Queued {
-    fn lane(&self) -> Lane {
-        match self {
-            Self::Batch(queued) => Lane::of(&queued.batch),
-            Self::Across(_) => Lane::Plain,
-        }
-    }
-
-    /// Answers that it was not carried out, or that nobody knows.
-    pub(super) fn refuse(self, error: AppendError) {
-        match self {
-            Self::Batch(queued) => queued.reply.answer(Err(error)),
-            Self::Across(queued) => queued.answer(Err(error.into())),
-        }
-    }
-}
-
-/// What the writer takes at once.
+/// What the writer does next.
 pub(super) enum Taken {
-    /// Batches that become one transaction.
-    Group(Vec<QueuedBatch>),
-    /// A command that is a transaction of its own.
-    Across(QueuedCommand),
+    /// Batches, in one transaction.
+    Group(Vec<Queued>),
+    /// A command that has a transaction of its own.
+    Across(Box<QueuedAcross>),
+}
+
+impl QueuedAcross {
+    /// Answers; whoever no longer waits is not told.
+    pub(super) fn answer(self, answer: Result<RegistryReceipt, AcrossError>) {
+        let _ = self.reply.send(answer);
+    }
+}
+
+impl Entry {
+    fn refuse(self, refusal: AppendError) {
+        match self {
+            Self::Batch(queued) => queued.reply.answer(Err(refusal)),
+            Self::Across(queued) => queued.answer(Err(refusal.into())),
+        }
+    }
 }
 
 /// How much the writer takes at once.
@@ -82,8 +72,8 @@ pub(super) struct Queue {
 }
 
 struct Lanes {
-    plain: VecDeque<Queued>,
-    urgent: VecDeque<Queued>,
+    plain: VecDeque<Entry>,
+    urgent: VecDeque<Entry>,
     door: Door,
     /// Why nothing is admitted now.
     broken: Option<String>,
@@ -119,16 +109,24 @@ impl Queue {
 
     /// Takes a batch in, or answers it at once.
     pub(super) fn push(&self, queued: Queued) {
-        let lane = queued.lane();
+        self.put(Lane::of(&queued.batch), Entry::Batch(queued));
+    }
+
+    /// Takes a command in, or answers it at once.
+    pub(super) fn push_across(&self, queued: QueuedAcross) {
+        self.put(Lane::Plain, Entry::Across(Box::new(queued)));
+    }
+
+    fn put(&self, lane: Lane, entry: Entry) {
         let mut lanes = self.lanes();
         if let Some(refusal) = lanes.refusal(lane, self.limits) {
             drop(lanes);
-            queued.refuse(refusal);
+            entry.refuse(refusal);
             return;
         }
         // The writer sleeps only while both lanes are empty.
         let wake = lanes.plain.is_empty() && lanes.urgent.is_empty();
-        lanes.lane_mut(lane).push_back(queued);
+        lanes.lane_mut(lane).push_back(entry);
         drop(lanes);
         if wake {
             self.changed.notify_one();
@@ -145,27 +143,29 @@ impl Queue {
         !lanes.is_empty()
     }
 
-    /// Takes a group, urgent batches first. At least one batch, however large.
+    /// Takes a group, urgent batches first: at least one batch, however large. A command across processes is taken alone
+    /// when its turn comes.
     pub(super) fn take(&self, limits: GroupLimits) -> Taken {
         let mut lanes = self.lanes();
         let (mut group, mut events, mut bytes) = (Vec::new(), 0, 0);
         loop {
             let lane = if lanes.urgent.is_empty() { &mut lanes.plain } else { &mut lanes.urgent };
-            match lane.front() {
-                Some(Queued::Batch(next)) => {
+            match lane.pop_front() {
+                None => break,
+                Some(Entry::Across(command)) if group.is_empty() => return Taken::Across(command),
+                Some(Entry::Batch(next)) => {
                     events += next.batch.events.len().max(1);
                     bytes += next.batch.size_bytes();
                     if !group.is_empty() && (events > limits.events || bytes > limits.bytes) {
+                        lane.push_front(Entry::Batch(next));
                         break;
                     }
+                    group.push(next);
                 }
-                Some(Queued::Across(_)) if group.is_empty() => {}
-                Some(Queued::Across(_)) | None => break,
-            }
-            match lane.pop_front() {
-                Some(Queued::Batch(queued)) => group.push(queued),
-                Some(Queued::Across(queued)) => return Taken::Across(queued),
-                None => break,
+                Some(command @ Entry::Across(_)) => {
+                    lane.push_front(command);
+                    break;
+                }
             }
         }
         Taken::Group(group)
@@ -177,8 +177,8 @@ impl Queue {
         lanes.broken = Some(reason.to_owned());
         let left = lanes.empty();
         drop(lanes);
-        for queued in left {
-            queued.refuse(AppendError::NotAccepted { reason: reason.to_owned() });
+        for entry in left {
+            entry.refuse(AppendError::NotAccepted { reason: reason.to_owned() });
         }
     }
 
@@ -219,8 +219,8 @@ impl Queue {
         lanes.door = Door::Ended;
         let left = lanes.empty();
         drop(lanes);
-        for queued in left {
-            queued.refuse(AppendError::Closed);
+        for entry in left {
+            entry.refuse(AppendError::Closed);
         }
     }
 
@@ -247,7 +247,7 @@ impl Lanes {
         self.plain.is_empty() && self.urgent.is_empty()
     }
 
-    const fn lane_mut(&mut self, lane: Lane) -> &mut VecDeque<Queued> {
+    const fn lane_mut(&mut self, lane: Lane) -> &mut VecDeque<Entry> {
         match lane {
             Lane::Plain => &mut self.plain,
             Lane::Urgent => &mut self.urgent,
@@ -268,7 +268,7 @@ impl Lanes {
         (queued >= limit).then_some(AppendError::Busy { limit })
     }
 
-    fn empty(&mut self) -> Vec<Queued> {
+    fn empty(&mut self) -> Vec<Entry> {
         self.urgent.drain(..).chain(self.plain.drain(..)).collect()
     }
 }

@@ -8,7 +8,6 @@ use std::sync::atomic::AtomicU64;
 use super::check::{Check, Step};
 use super::open_error::OpenError;
 use super::pool::ReaderPool;
-use super::read::StoreIdentity;
 use super::schema::{self, Synchronous};
 use super::{owner, read};
 use crate::domain::{ProcessEvent, ProcessId, ReplayKey};
@@ -17,7 +16,7 @@ use crate::port::{Answer, FeedPage, LogError, Position, ProcessVerification, Que
 /// Reads a store and never changes it. It takes no lock: a live owner does not notice it.
 pub struct SqliteReader {
     pool: Arc<ReaderPool>,
-    store: StoreIdentity,
+    store_id: Arc<str>,
 }
 
 impl SqliteReader {
@@ -58,19 +57,18 @@ impl SqliteReader {
         drop(connection);
         let pool = ReaderPool::start(path.clone(), Synchronous::Full, threads, meter)
             .map_err(|error| OpenError::of_io(&path, &error))?;
-        let store = StoreIdentity { store_id: identity.store_id.into(), epoch: identity.epoch };
-        Ok(Self { pool, store })
+        Ok(Self { pool, store_id: identity.store_id.into() })
     }
 
     /// Reads beside the writer of the same host.
-    pub(super) const fn beside(pool: Arc<ReaderPool>, store: StoreIdentity) -> Self {
-        Self { pool, store }
+    pub(super) const fn beside(pool: Arc<ReaderPool>, store_id: Arc<str>) -> Self {
+        Self { pool, store_id }
     }
 
     /// Identity of the store.
     #[must_use]
     pub fn store_id(&self) -> &Arc<str> {
-        &self.store.store_id
+        &self.store_id
     }
 
     /// As [`ProcessLog::load`](crate::port::ProcessLog::load).
@@ -100,8 +98,7 @@ impl SqliteReader {
     /// # Errors
     /// [`LogError`].
     pub async fn query(&self, query: Query) -> Result<Answer, LogError> {
-        let store = self.store.clone();
-        self.pool.read(move |connection| read::query(connection, &store, &query)).await
+        self.pool.read(move |connection| read::query(connection, &query)).await
     }
 
     /// As [`ProcessLog::feed`](crate::port::ProcessLog::feed).
@@ -109,7 +106,7 @@ impl SqliteReader {
     /// # Errors
     /// [`LogError`].
     pub async fn feed(&self, after: Position, limit: u32) -> Result<FeedPage, LogError> {
-        self.pool.read(move |connection| read::change::feed(connection, after, limit)).await
+        self.pool.read(move |connection| read::feed(connection, after, limit)).await
     }
 
     /// As [`ProcessLog::verify`](crate::port::ProcessLog::verify). Each page is a job of its own, so that a long check
@@ -144,6 +141,6 @@ impl Drop for SqliteReader {
 
 impl fmt::Debug for SqliteReader {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("SqliteReader").field("store_id", &self.store.store_id).finish_non_exhaustive()
+        formatter.debug_struct("SqliteReader").field("store_id", &self.store_id).finish_non_exhaustive()
     }
 }

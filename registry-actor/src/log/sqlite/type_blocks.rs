@@ -89,7 +89,14 @@ pub(super) fn first_after(
     Ok(None)
 }
 
-/// How many events of a type there are up to a sequence: walks over the blocks that have one.
+/// All that is stored of a process.
+pub(super) fn stored(connection: &Connection, process_no: i64) -> Result<BTreeSet<(i64, String)>, ReadError> {
+    let mut select = connection.prepare_cached("SELECT block, type FROM type_blocks WHERE process_no = ?1")?;
+    let rows = select.query_map([process_no], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// How many events of a type there are up to a sequence.
 pub(super) fn count_through(
     connection: &Connection,
     process_no: i64,
@@ -99,23 +106,16 @@ pub(super) fn count_through(
     let mut blocks = connection
         .prepare_cached("SELECT block FROM type_blocks WHERE process_no = ?1 AND type = ?2 AND block <= ?3")?;
     let mut within = connection.prepare_cached(
-        "SELECT count(*) FROM events WHERE process_no = ?1 AND sequence >= ?2 AND sequence < ?3 AND sequence <= ?4
-         AND type = ?5",
+        "SELECT count(*) FROM events WHERE process_no = ?1 AND sequence >= ?2 AND sequence <= ?3 AND type = ?4",
     )?;
     let mut rows = blocks.query(params![process_no, event_type, block_of(through)])?;
     let mut count = 0;
     while let Some(row) = rows.next()? {
         let begin = row.get::<_, i64>(0)?.saturating_mul(BLOCK);
-        // The registration is no event of its process to count.
-        let bounds = params![process_no, begin.max(1), begin.saturating_add(BLOCK), through, event_type];
-        count += within.query_row(bounds, |row| row.get::<_, i64>(0))?.cast_unsigned();
+        let last = begin.saturating_add(BLOCK - 1).min(through);
+        // The registration is not counted.
+        let found: i64 = within.query_row(params![process_no, begin.max(1), last, event_type], |row| row.get(0))?;
+        count += found.unsigned_abs();
     }
     Ok(count)
-}
-
-/// All that is stored of a process.
-pub(super) fn stored(connection: &Connection, process_no: i64) -> Result<BTreeSet<(i64, String)>, ReadError> {
-    let mut select = connection.prepare_cached("SELECT block, type FROM type_blocks WHERE process_no = ?1")?;
-    let rows = select.query_map([process_no], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
 }

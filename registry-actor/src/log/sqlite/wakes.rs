@@ -1,108 +1,79 @@
-//! The events that woke somebody: whether that is acknowledged, and their deliveries as long as nobody has taken them.
+//! The rows of wakes, as the writer stores them with their events. An event that neither wakes nor acknowledges touches none.
 
-use std::collections::BTreeMap;
+use rusqlite::{Connection, OptionalExtension, params};
 
-use rusqlite::{CachedStatement, Connection, params};
-
-use super::read::ReadError;
-use crate::domain::{Sequence, SessionScope};
+use super::read::frame_of;
+use crate::domain::Sequence;
 use crate::log::codec::{CODEC_JSON, EncodedBatch, EncodedDelivery};
 
-/// The statements that keep the wakes of a batch.
-pub(super) struct WakeStatements<'connection> {
-    is_known: CachedStatement<'connection>,
-    insert: CachedStatement<'connection>,
-    acknowledge: CachedStatement<'connection>,
+/// Stores the wakes of a batch whose events stand at dense positions from `first` on.
+pub(super) fn store(
+    connection: &Connection,
+    process_no: i64,
+    first: i64,
+    batch: &EncodedBatch,
+) -> Result<(), rusqlite::Error> {
+    for (position, encoded) in (first..).zip(&batch.events) {
+        let event = &encoded.event;
+        if event.semantics.wake.is_some() {
+            let delivery = batch.deliveries.iter().find(|delivery| delivery.delivery.sequence == event.sequence);
+            insert(connection, position, process_no, event.sequence, delivery)?;
+        }
+        if let Some(acknowledged) = event.acknowledged_wake() {
+            connection
+                .prepare_cached("UPDATE wakes SET acked = 1, pending = 0 WHERE process_no = ?1 AND sequence = ?2")?
+                .execute([process_no, acknowledged.0.cast_signed()])?;
+        }
+    }
+    Ok(())
 }
 
-/// The frame column of a scope: empty for the session's own.
-pub(super) fn frame_of(scope: &SessionScope) -> &str {
-    scope.agent_frame_id().unwrap_or_default()
-}
-
-impl<'connection> WakeStatements<'connection> {
-    pub(super) fn prepare(connection: &'connection Connection) -> Result<Self, rusqlite::Error> {
-        Ok(Self {
-            is_known: connection
-                .prepare_cached("SELECT 1 FROM wakes WHERE session = ?1 AND frame = ?2 AND wake_id = ?3")?,
-            insert: connection.prepare_cached(
-                "INSERT INTO wakes
-                 (position, process_no, sequence, acked, pending, session, frame, wake_id, codec, body, checksum)
-                 VALUES (?1, ?2, ?3, 0, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-            )?,
-            acknowledge: connection
-                .prepare_cached("UPDATE wakes SET acked = 1, pending = 0 WHERE process_no = ?1 AND sequence = ?2")?,
-        })
-    }
-
-    /// Stores what the events of a batch mean for wakes. The first of them stands at this position, the others follow.
-    pub(super) fn store(
-        &mut self,
-        process_no: i64,
-        first_position: i64,
-        batch: &EncodedBatch,
-    ) -> Result<(), rusqlite::Error> {
-        for (position, encoded) in (first_position..).zip(&batch.events) {
-            let event = &encoded.event;
-            if event.semantics.wake.is_some() {
-                let of_event = |delivery: &&EncodedDelivery| delivery.delivery.sequence == event.sequence;
-                let delivery = batch.deliveries.iter().find(of_event);
-                self.insert(process_no, position, event.sequence, delivery)?;
-            }
-            if let Some(acknowledged) = event.acknowledged_wake() {
-                self.acknowledge.execute(params![process_no, acknowledged.0.cast_signed()])?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A wake that its target knows already has no delivery of its own.
-    fn insert(
-        &mut self,
-        process_no: i64,
-        position: i64,
-        sequence: Sequence,
-        delivery: Option<&EncodedDelivery>,
-    ) -> Result<(), rusqlite::Error> {
-        let sequence = sequence.0.cast_signed();
-        let none: Option<&str> = None;
-        let Some(EncodedDelivery { delivery, body, checksum }) = delivery else {
-            self.insert.execute(params![position, process_no, sequence, 0, none, none, none, none, none, none])?;
-            return Ok(());
-        };
-        let (session, frame) = (delivery.target.session_id(), frame_of(&delivery.target));
-        if self.is_known.exists(params![session, frame, delivery.wake_id])? {
-            self.insert.execute(params![position, process_no, sequence, 0, none, none, none, none, none, none])?;
-            return Ok(());
-        }
-        self.insert.execute(params![
+fn insert(
+    connection: &Connection,
+    position: i64,
+    process_no: i64,
+    sequence: Sequence,
+    delivery: Option<&EncodedDelivery>,
+) -> Result<(), rusqlite::Error> {
+    let sequence = sequence.0.cast_signed();
+    let fresh = match delivery {
+        Some(delivery) if !is_known(connection, delivery)? => Some(delivery),
+        _ => None,
+    };
+    let Some(EncodedDelivery { delivery, body, checksum }) = fresh else {
+        connection
+            .prepare_cached(
+                "INSERT INTO wakes (position, process_no, sequence, acked, pending) VALUES (?1, ?2, ?3, 0, 0)",
+            )?
+            .execute([position, process_no, sequence])?;
+        return Ok(());
+    };
+    connection
+        .prepare_cached(
+            "INSERT INTO wakes
+             (position, process_no, sequence, acked, pending, session, frame, wake_id, codec, body, checksum)
+             VALUES (?1, ?2, ?3, 0, 1, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
             position,
             process_no,
             sequence,
-            1,
-            session,
-            frame,
+            delivery.target.session_id(),
+            frame_of(&delivery.target),
             delivery.wake_id,
             CODEC_JSON,
             body,
             checksum.as_bytes()
         ])?;
-        Ok(())
-    }
+    Ok(())
 }
 
-/// Settles the pending wakes of a session and all of its frames; answers how many.
-pub(super) fn settle_session(connection: &Connection, session_id: &str) -> Result<u64, rusqlite::Error> {
-    let settled = connection
-        .prepare_cached("UPDATE wakes SET pending = 0 WHERE session = ?1 AND pending = 1")?
-        .execute([session_id])?;
-    Ok(settled as u64)
-}
-
-/// The wakes of a process, and whether they are acknowledged.
-pub(super) fn stored(connection: &Connection, process_no: i64) -> Result<BTreeMap<Sequence, bool>, ReadError> {
-    let mut select = connection.prepare_cached("SELECT sequence, acked FROM wakes WHERE process_no = ?1")?;
-    let rows = select
-        .query_map([process_no], |row| Ok((Sequence(row.get::<_, i64>(0)?.cast_unsigned()), row.get::<_, bool>(1)?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+/// Whether the target has a delivery of this wake, settled or not.
+fn is_known(connection: &Connection, delivery: &EncodedDelivery) -> Result<bool, rusqlite::Error> {
+    let delivery = &delivery.delivery;
+    let found = connection
+        .prepare_cached("SELECT 1 FROM wakes WHERE session = ?1 AND frame = ?2 AND wake_id = ?3")?
+        .query_row(params![delivery.target.session_id(), frame_of(&delivery.target), delivery.wake_id], |_| Ok(()))
+        .optional()?;
+    Ok(found.is_some())
 }

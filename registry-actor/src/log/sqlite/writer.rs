@@ -13,8 +13,8 @@ use rusqlite::ErrorCode;
 use super::faults::{FaultVerdict, WriterFaults, WriterPoint};
 use super::group::{AcrossOutcome, GroupOutcome, GroupWriter};
 use super::pool::ReaderPool;
-use super::queue::{GroupLimits, Queue, QueuedBatch, QueuedCommand, Taken};
-use super::read::{self, StoreIdentity};
+use super::queue::{GroupLimits, Queue, Queued, QueuedAcross, Taken};
+use super::read;
 use super::schema::{self, Synchronous};
 use crate::domain::Tombstone;
 use crate::log::followers::Followers;
@@ -29,7 +29,6 @@ const CATCH_UP_EVENTS: u32 = 1_024;
 /// What the writer works with.
 pub(super) struct WriterSettings {
     pub(super) path: PathBuf,
-    pub(super) store: StoreIdentity,
     pub(super) synchronous: Synchronous,
     pub(super) cache_kib: u32,
     pub(super) group: GroupLimits,
@@ -58,7 +57,7 @@ impl Writer {
             match self.queue.take(self.settings.group) {
                 Taken::Group(group) if group.is_empty() => {}
                 Taken::Group(group) => self.store(group),
-                Taken::Across(command) => self.execute_across(command),
+                Taken::Across(command) => self.carry_out(*command),
             }
         }
         self.queue.end();
@@ -71,7 +70,7 @@ impl Writer {
         }
     }
 
-    fn store(&mut self, queued: Vec<QueuedBatch>) {
+    fn store(&mut self, queued: Vec<Queued>) {
         let Some(group) = self.group.as_mut() else {
             // The queue admits nothing while the store is closed; this is the rest that it admitted before.
             refuse(queued, "the store is closed after a failure");
@@ -85,35 +84,23 @@ impl Writer {
                 self.checkpoint();
             }
             GroupOutcome::NotStored(error) => {
-                let reason = error.to_string();
-                let passes = group.connection.is_autocommit() && passes_by_itself(&error);
-                if !passes {
-                    self.poison(&reason);
-                }
-                tracing::warn!(reason, batches = queued.len(), "a group of batches was not stored");
-                refuse(queued, &reason);
-                if !passes {
-                    self.reopen();
-                }
+                tracing::warn!(%error, batches = queued.len(), "a group of batches was not stored");
+                self.not_stored(&error, |reason| refuse(queued, reason));
             }
-            GroupOutcome::Unknown(reason) => {
-                // First the door, then the answers: who hears "unknown" and reloads must not read what is not settled.
-                self.poison(&reason);
+            GroupOutcome::Unknown(reason) => self.unknown(&reason, || {
                 for queued in queued {
                     queued.reply.answer(Err(AppendError::Unknown { reason: reason.clone() }));
                 }
-                self.reopen();
-            }
+            }),
         }
     }
 
-    /// A command across processes is a transaction of its own, and fails in the same ways.
-    fn execute_across(&mut self, queued: QueuedCommand) {
+    fn carry_out(&mut self, queued: QueuedAcross) {
         let Some(group) = self.group.as_mut() else {
             queued.answer(Err(not_accepted("the store is closed after a failure").into()));
             return;
         };
-        match group.execute_across(&queued.command, &queued.context, &*self.settings.faults) {
+        match group.carry_out(&queued.command, &queued.context, &*self.settings.faults) {
             AcrossOutcome::Durable { receipt, committed, pruned } => {
                 let position = group.last_position();
                 queued.answer(Ok(receipt));
@@ -122,26 +109,47 @@ impl Writer {
             }
             AcrossOutcome::Refused(error) => queued.answer(Err(error)),
             AcrossOutcome::NotStored(error) => {
-                let reason = error.to_string();
-                let passes = group.connection.is_autocommit() && passes_by_itself(&error);
-                if !passes {
-                    self.poison(&reason);
-                }
-                tracing::warn!(reason, command = queued.command.name(), "a command was not carried out");
-                queued.answer(Err(not_accepted(&reason).into()));
-                if !passes {
-                    self.reopen();
-                }
+                tracing::warn!(%error, command = queued.command.name(), "a command was not stored");
+                self.not_stored(&error, |reason| queued.answer(Err(not_accepted(reason).into())));
             }
-            AcrossOutcome::Unknown(reason) => {
-                self.poison(&reason);
-                queued.answer(Err(AppendError::Unknown { reason }.into()));
-                self.reopen();
-            }
+            AcrossOutcome::Unknown(reason) => self.unknown(&reason, || {
+                queued.answer(Err(AppendError::Unknown { reason: reason.clone() }.into()));
+            }),
         }
     }
 
-    fn answer(&mut self, queued: Vec<QueuedBatch>, answers: Vec<AppendResult>, position: Position) {
+    /// Nothing is stored. A full disk is a state that passes by itself; whether anything else passes is unknown.
+    fn not_stored(&mut self, error: &rusqlite::Error, answer: impl FnOnce(&str)) {
+        let reason = error.to_string();
+        let passes = self.group.as_ref().is_some_and(|group| group.connection.is_autocommit())
+            && matches!(
+                error.sqlite_error_code(),
+                Some(
+                    ErrorCode::DiskFull
+                        | ErrorCode::DatabaseBusy
+                        | ErrorCode::DatabaseLocked
+                        | ErrorCode::ReadOnly
+                        | ErrorCode::ConstraintViolation
+                        | ErrorCode::TooBig
+                )
+            );
+        if !passes {
+            self.poison(&reason);
+        }
+        answer(&reason);
+        if !passes {
+            self.reopen();
+        }
+    }
+
+    /// First the door, then the answers: who hears "unknown" and reloads must not read what is not settled.
+    fn unknown(&mut self, reason: &str, answer: impl FnOnce()) {
+        self.poison(reason);
+        answer();
+        self.reopen();
+    }
+
+    fn answer(&mut self, queued: Vec<Queued>, answers: Vec<AppendResult>, position: Position) {
         let mut committed = Vec::new();
         for (queued, answer) in queued.into_iter().zip(answers) {
             if answer.is_ok() && !queued.batch.events.is_empty() {
@@ -203,7 +211,7 @@ impl Writer {
             let connection =
                 schema::connect_writer(&self.settings.path, self.settings.synchronous, self.settings.cache_kib)?;
             schema::checkpoint_whole(&connection)?;
-            GroupWriter::new(connection, self.settings.store.clone())
+            GroupWriter::new(connection)
         });
         let group = group.map_err(|error| error.to_string())?;
         self.catch_up(&group);
@@ -214,7 +222,7 @@ impl Writer {
     /// learn from the next group that they missed something.
     fn catch_up(&mut self, group: &GroupWriter) {
         loop {
-            match read::change::feed(&group.connection, self.told, CATCH_UP_EVENTS) {
+            match read::feed(&group.connection, self.told, CATCH_UP_EVENTS) {
                 Ok(page) => {
                     self.tell(page.batches, page.pruned, page.next);
                     if !page.has_more {
@@ -240,7 +248,7 @@ fn leave(mut group: GroupWriter) -> Result<(), rusqlite::Error> {
     schema::checkpoint_whole(&group.connection)
 }
 
-fn refuse(queued: Vec<QueuedBatch>, reason: &str) {
+fn refuse(queued: Vec<Queued>, reason: &str) {
     for queued in queued {
         queued.reply.answer(Err(not_accepted(reason)));
     }
@@ -248,19 +256,4 @@ fn refuse(queued: Vec<QueuedBatch>, reason: &str) {
 
 fn not_accepted(reason: &str) -> AppendError {
     AppendError::NotAccepted { reason: reason.to_owned() }
-}
-
-/// A full disk is a state that passes by itself. Whether anything else passes is unknown.
-fn passes_by_itself(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(
-            ErrorCode::DiskFull
-                | ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::ReadOnly
-                | ErrorCode::ConstraintViolation
-                | ErrorCode::TooBig
-        )
-    )
 }

@@ -1,138 +1,27 @@
-//! Lists: a walk along one index in the order of ids, chosen by the filter. What the index does not answer is asked of the
-//! narrow row; a body is read of what is returned, and of nothing else.
+//! Lists: a page is a range of one index in the order of ids. What the index does not know is a condition on the row, whose
+//! body is read only if the row is shown.
+
+use std::sync::Arc;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use super::super::listing::definition_digest;
-use super::{ReadError, process_id_in, record_in};
-use crate::domain::{OriginatorFilter, ProcessId, ProcessListFilter};
-use crate::port::ProcessPage;
-
-use std::sync::Arc;
-
-/// A statement in the making.
-struct Listing {
-    from: &'static str,
-    /// The column by whose order the walk goes.
-    id: &'static str,
-    conditions: Vec<String>,
-    values: Vec<Value>,
-}
-
-impl Listing {
-    fn bind(&mut self, value: impl Into<Value>) -> String {
-        self.values.push(value.into());
-        format!("?{}", self.values.len())
-    }
-
-    fn require(&mut self, column: &str, comparison: &str, value: impl Into<Value>) {
-        let value = self.bind(value);
-        self.conditions.push(format!("{column} {comparison} {value}"));
-    }
-}
-
-/// What leads the walk, the most telling first.
-fn driver(filter: &ProcessListFilter) -> (&'static str, &'static str) {
-    if !filter.tags.is_empty() {
-        return ("process_tags t CROSS JOIN listings l ON l.process_no = t.process_no", "t.process_id");
-    }
-    let index = if filter.label.is_some() {
-        "listings l INDEXED BY listings_by_label"
-    } else if filter.definition.is_some() {
-        "listings l INDEXED BY listings_by_definition"
-    } else if matches!(filter.originator, Some(OriginatorFilter::Session(_))) {
-        "listings l INDEXED BY listings_by_originator"
-    } else if filter.waiting == Some(true) {
-        "listings l INDEXED BY listings_waiting"
-    } else if filter.kind.is_some() {
-        "listings l INDEXED BY listings_by_kind"
-    } else if filter.status.label().is_some() {
-        "listings l INDEXED BY listings_by_status"
-    } else {
-        return ("processes i CROSS JOIN listings l ON l.process_no = i.process_no", "i.process_id");
-    };
-    (index, "l.process_id")
-}
-
-fn listing(filter: &ProcessListFilter) -> Listing {
-    let (from, id) = driver(filter);
-    let mut listing = Listing { from, id, conditions: Vec::new(), values: Vec::new() };
-    let mut tags = filter.tags.iter();
-    if let Some(leading) = tags.next() {
-        listing.require("t.tag", "=", leading.clone());
-    }
-    for tag in tags {
-        let tag = listing.bind(tag.clone());
-        listing
-            .conditions
-            .push(format!("EXISTS (SELECT 1 FROM process_tags x WHERE x.tag = {tag} AND x.process_id = t.process_id)"));
-    }
-    if let Some(label) = &filter.label {
-        listing.require("l.label", "=", label.clone());
-    }
-    if let Some(definition) = &filter.definition {
-        listing.require("l.definition", "=", definition_digest(definition));
-    }
-    match &filter.originator {
-        None => {}
-        Some(OriginatorFilter::Host) => listing.conditions.push("l.originator_session IS NULL".to_owned()),
-        Some(OriginatorFilter::Session(scope)) => {
-            listing.require("l.originator_session", "=", scope.session_id().to_owned());
-            if let Some(frame) = scope.agent_frame_id() {
-                listing.require("l.originator_frame", "=", frame.to_owned());
-            }
-        }
-    }
-    match filter.waiting {
-        None => {}
-        // Written out, so that the index of what waits is known to answer it.
-        Some(true) => listing.conditions.push("l.waiting = 1".to_owned()),
-        Some(false) => listing.conditions.push("l.waiting = 0".to_owned()),
-    }
-    if let Some(kind) = &filter.kind {
-        listing.require("l.kind", "=", kind.clone());
-    }
-    if let Some(status) = filter.status.label() {
-        listing.require("l.status", "=", status.to_owned());
-    }
-    let instant = |at_ms: u64| i64::try_from(at_ms).unwrap_or(i64::MAX);
-    for (column, range) in [("l.created_at_ms", filter.created), ("h.updated_at_ms", filter.updated)] {
-        if let Some(from) = range.from_ms {
-            listing.require(column, ">=", instant(from));
-        }
-        if let Some(until) = range.until_ms {
-            listing.require(column, "<", instant(until));
-        }
-    }
-    listing
-}
-
-/// The statement of a page, with what is bound to it: first the filter's values, then the id and the number of rows.
-pub(super) fn statement(filter: &ProcessListFilter, after: Option<&ProcessId>, rows: usize) -> (String, Vec<Value>) {
-    let mut listing = listing(filter);
-    let (from, id) = (listing.from, listing.id);
-    listing.require(id, ">", after.map_or("", ProcessId::as_str).to_owned());
-    let conditions = listing.conditions.join(" AND ");
-    let limit = listing.bind(i64::try_from(rows).unwrap_or(i64::MAX));
-    let sql = format!(
-        "SELECT p.process_id, p.status, p.codec, p.body, p.checksum, h.updated_at_ms
-         FROM {from} CROSS JOIN heads h ON h.process_no = l.process_no
-         CROSS JOIN processes p ON p.process_no = l.process_no
-         WHERE {conditions} ORDER BY {id} LIMIT {limit}"
-    );
-    (sql, listing.values)
-}
+use super::process::{process_id_in, record_in};
+use super::{ReadError, damaged};
+use crate::domain::{Digest, OriginatorFilter, ProcessId, ProcessListFilter, ProcessStatusFilter, TimeRange};
+use crate::log::sqlite::record_columns::ms;
+use crate::port::{Answer, ProcessPage};
 
 pub(super) fn page(
     connection: &Connection,
     filter: &ProcessListFilter,
     after: Option<&ProcessId>,
-    limit: usize,
-) -> Result<ProcessPage, ReadError> {
-    let (sql, values) = statement(filter, after, limit + 1);
-    let mut select = connection.prepare_cached(&sql)?;
-    let mut rows = select.query(params_from_iter(values))?;
+    limit: u32,
+) -> Result<Answer, ReadError> {
+    let limit = limit.clamp(1, ProcessPage::MAX_LIMIT) as usize;
+    let statement = Statement::of(filter, after, limit + 1)?;
+    let mut select = connection.prepare_cached(&statement.sql)?;
+    let mut rows = select.query(params_from_iter(statement.values))?;
     let mut page = ProcessPage { records: Vec::new(), has_more: false };
     while let Some(row) = rows.next()? {
         if page.records.len() == limit {
@@ -140,61 +29,232 @@ pub(super) fn page(
             break;
         }
         let process_id = process_id_in(row, 0)?;
-        page.records.push(Arc::new(record_in(&process_id, row, 1)?));
+        let record = record_in(&process_id, row, 1)?;
+        if !filter.matches(&record) {
+            return Err(damaged(&process_id, 0, "the columns by which it is listed are not those of its record"));
+        }
+        page.records.push(Arc::new(record));
     }
-    Ok(page)
+    Ok(Answer::Processes(page))
+}
+
+/// The index that a page walks along: the one that is expected to hold the fewest rows that are not shown. What runs is
+/// few where hosts keep what has ended, so that it goes before kinds and originators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Driver {
+    Tag,
+    Label,
+    Definition,
+    Waiting,
+    Running,
+    Kind,
+    Originator,
+    Status,
+    Id,
+}
+
+impl Driver {
+    fn of(filter: &ProcessListFilter) -> Self {
+        if !filter.tags.is_empty() {
+            Self::Tag
+        } else if filter.label.is_some() {
+            Self::Label
+        } else if filter.definition.is_some() {
+            Self::Definition
+        } else if filter.waiting == Some(true) {
+            Self::Waiting
+        } else if filter.status == ProcessStatusFilter::Running {
+            Self::Running
+        } else if filter.kind.is_some() {
+            Self::Kind
+        } else if filter.originator.is_some() {
+            Self::Originator
+        } else if filter.status.label().is_some() {
+            Self::Status
+        } else {
+            Self::Id
+        }
+    }
+
+    const fn tables(self) -> &'static str {
+        match self {
+            Self::Tag => "process_tags t CROSS JOIN processes p ON p.process_no = t.process_no",
+            Self::Label => "processes p INDEXED BY processes_by_label",
+            Self::Definition => "processes p INDEXED BY processes_by_definition",
+            Self::Waiting => "processes p INDEXED BY processes_waiting",
+            Self::Running | Self::Status => "processes p INDEXED BY processes_by_status",
+            Self::Kind => "processes p INDEXED BY processes_by_kind",
+            Self::Originator => "processes p INDEXED BY processes_by_originator",
+            Self::Id => "processes p INDEXED BY sqlite_autoindex_processes_1",
+        }
+    }
+
+    const fn id(self) -> &'static str {
+        match self {
+            Self::Tag => "t.process_id",
+            Self::Label
+            | Self::Definition
+            | Self::Waiting
+            | Self::Running
+            | Self::Kind
+            | Self::Originator
+            | Self::Status
+            | Self::Id => "p.process_id",
+        }
+    }
+}
+
+struct Statement {
+    sql: String,
+    values: Vec<Value>,
+}
+
+impl Statement {
+    fn of(filter: &ProcessListFilter, after: Option<&ProcessId>, rows: usize) -> Result<Self, ReadError> {
+        let driver = Driver::of(filter);
+        let id = driver.id();
+        let mut statement = Self {
+            sql: format!(
+                "SELECT p.process_id, p.status, p.codec, p.body, p.checksum, h.updated_at_ms
+                 FROM {} CROSS JOIN heads h ON h.process_no = p.process_no WHERE {id} > ?",
+                driver.tables()
+            ),
+            values: vec![text(after.map_or("", ProcessId::as_str))],
+        };
+        let mut tags = filter.tags.iter();
+        if let Some(tag) = tags.next() {
+            statement.and("t.tag = ?", text(tag));
+        }
+        for tag in tags {
+            statement.and(
+                "EXISTS (SELECT 1 FROM process_tags o WHERE o.tag = ? AND o.process_id = t.process_id)",
+                text(tag),
+            );
+        }
+        if let Some(status) = filter.status.label() {
+            statement.and("p.status = ?", text(status));
+        }
+        if let Some(kind) = &filter.kind {
+            statement.and("p.kind = ?", text(kind));
+        }
+        if let Some(label) = &filter.label {
+            statement.and("p.label = ?", text(label));
+        }
+        if let Some(definition) = &filter.definition {
+            let digest = Digest::of_json(definition).map_err(|error| super::unreadable(error.to_string()))?;
+            statement.and("p.definition = ?", Value::Blob(digest.as_bytes().to_vec()));
+        }
+        match &filter.originator {
+            None => {}
+            Some(OriginatorFilter::Host) => statement.sql.push_str(" AND p.originator_session IS NULL"),
+            Some(OriginatorFilter::Session(scope)) => {
+                statement.and("p.originator_session = ?", text(scope.session_id()));
+                if let Some(frame) = scope.agent_frame_id() {
+                    statement.and("p.originator_frame = ?", text(frame));
+                }
+            }
+        }
+        match filter.waiting {
+            None => {}
+            // Literals: a partial index is not found through a parameter.
+            Some(true) => statement.sql.push_str(" AND p.waiting = 1"),
+            Some(false) => statement.sql.push_str(" AND p.waiting = 0"),
+        }
+        statement.within("p.created_at_ms", filter.created);
+        statement.within("h.updated_at_ms", filter.updated);
+        statement.sql.push_str(" ORDER BY ");
+        statement.sql.push_str(id);
+        statement.sql.push_str(" LIMIT ?");
+        statement.values.push(Value::Integer(i64::try_from(rows).unwrap_or(i64::MAX)));
+        Ok(statement)
+    }
+
+    fn and(&mut self, condition: &str, value: Value) {
+        self.sql.push_str(" AND ");
+        self.sql.push_str(condition);
+        self.values.push(value);
+    }
+
+    fn within(&mut self, column: &str, range: TimeRange) {
+        if let Some(from_ms) = range.from_ms {
+            self.and(&format!("{column} >= ?"), Value::Integer(ms(from_ms)));
+        }
+        if let Some(until_ms) = range.until_ms {
+            self.and(&format!("{column} < ?"), Value::Integer(ms(until_ms)));
+        }
+    }
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ProcessStatusFilter, SessionScope, TimeRange};
+    use crate::domain::SessionScope;
     use crate::log::sqlite::schema;
 
-    /// How SQLite answers a list: it must walk one index in the order of ids, and sort nothing.
+    /// How SQLite goes about a page, a step a line.
     fn plan(filter: &ProcessListFilter) -> String {
         let mut connection = Connection::open_in_memory().expect("a database");
         schema::make_tables(&mut connection).expect("the tables");
-        let (sql, values) = statement(filter, None, 100);
-        let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("a statement");
-        let steps = explain.query_map(params_from_iter(values), |row| row.get::<_, String>(3)).expect("a plan");
-        steps.collect::<Result<Vec<_>, _>>().expect("its steps").join("\n")
+        let after = ProcessId::new("p").expect("an id");
+        let Ok(statement) = Statement::of(filter, Some(&after), 10) else { panic!("no statement") };
+        let mut explain =
+            connection.prepare(&format!("EXPLAIN QUERY PLAN {}", statement.sql)).expect("a statement that compiles");
+        let steps = explain
+            .query_map(params_from_iter(statement.values), |row| row.get::<_, String>(3))
+            .expect("a plan")
+            .collect::<Result<Vec<_>, _>>()
+            .expect("its steps");
+        steps.join("\n")
     }
 
     #[test]
-    fn every_list_walks_along_an_index_and_sorts_nothing() {
+    fn a_page_walks_along_one_index_in_the_order_of_ids() {
         let any = ProcessListFilter::any;
-        let range = TimeRange { from_ms: Some(1), until_ms: Some(2) };
-        let scope = SessionScope::frame("s", "f");
-        for (filter, index) in [
-            (any(), "SEARCH i USING COVERING INDEX sqlite_autoindex_processes_1 (process_id>?)"),
+        let session = SessionScope::frame("s", "f");
+        let tags = ["a".to_owned(), "b".to_owned()];
+        let cases = [
+            (any(), "sqlite_autoindex_processes_1 (process_id>?)"),
+            (ProcessListFilter::default(), "processes_by_status (status=? AND process_id>?)"),
             (
-                ProcessListFilter::of_status(ProcessStatusFilter::Running),
-                "listings_by_status (status=? AND process_id>?)",
+                ProcessListFilter::of_status(ProcessStatusFilter::Failed),
+                "processes_by_status (status=? AND process_id>?)",
             ),
-            (ProcessListFilter { kind: Some("k".into()), ..any() }, "listings_by_kind (kind=? AND process_id>?)"),
-            (ProcessListFilter { label: Some("l".into()), ..any() }, "listings_by_label (label=? AND process_id>?)"),
+            (ProcessListFilter { kind: Some("k".into()), ..any() }, "processes_by_kind (kind=? AND process_id>?)"),
+            (ProcessListFilter { label: Some("l".into()), ..any() }, "processes_by_label (label=? AND process_id>?)"),
             (
-                ProcessListFilter { definition: Some(serde_json::json!(1)), ..any() },
-                "listings_by_definition (definition=? AND process_id>?)",
-            ),
-            (
-                ProcessListFilter { originator: Some(OriginatorFilter::Session(scope)), ..any() },
-                "listings_by_originator (originator_session=? AND process_id>?)",
-            ),
-            (ProcessListFilter { waiting: Some(true), ..any() }, "listings_waiting (process_id>?)"),
-            (
-                ProcessListFilter { tags: ["a".to_owned(), "b".to_owned()].into(), ..ProcessListFilter::default() },
-                "SEARCH t USING PRIMARY KEY (tag=? AND process_id>?)",
+                ProcessListFilter { definition: Some(serde_json::json!({"a": 1})), ..any() },
+                "processes_by_definition (definition=? AND process_id>?)",
             ),
             (
-                ProcessListFilter { created: range, updated: range, ..any() },
-                "SEARCH i USING COVERING INDEX sqlite_autoindex_processes_1 (process_id>?)",
+                ProcessListFilter { originator: Some(OriginatorFilter::Session(session)), ..any() },
+                "processes_by_originator (originator_session=? AND process_id>?)",
             ),
-        ] {
-            let plan = plan(&filter);
-            assert!(plan.lines().next().is_some_and(|first| first.contains(index)), "{filter:?}:\n{plan}");
-            assert!(!plan.contains("SCAN") && !plan.contains("TEMP B-TREE"), "{filter:?}:\n{plan}");
+            (
+                ProcessListFilter { originator: Some(OriginatorFilter::Host), ..any() },
+                "processes_by_originator (originator_session=? AND process_id>?)",
+            ),
+            (ProcessListFilter { waiting: Some(true), ..any() }, "processes_waiting (process_id>?)"),
+            (ProcessListFilter { tags: tags.into(), ..any() }, "PRIMARY KEY (tag=? AND process_id>?)"),
+        ];
+        for (filter, walked) in cases {
+            // Ranges of time are conditions on the row, whatever drives the walk.
+            let range = TimeRange { from_ms: Some(1), until_ms: Some(2) };
+            let narrowed = ProcessListFilter {
+                created: range,
+                updated: range,
+                waiting: filter.waiting.or(Some(false)),
+                ..filter.clone()
+            };
+            for filter in [filter, narrowed] {
+                let plan = plan(&filter);
+                let first = plan.lines().next().unwrap_or_default();
+                assert!(first.contains(walked), "{filter:?}\n{plan}");
+                assert!(!plan.contains("B-TREE") && !plan.contains("SCAN"), "{filter:?}\n{plan}");
+            }
         }
     }
 }

@@ -1,0 +1,272 @@
+//! The rows of the writing connection, as commands across processes see them inside one transaction.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::group::{Known, Statements};
+use super::read::{self, ReadError, frame_of};
+use super::record_columns::ms;
+use super::schema;
+use crate::domain::{
+    ChangeCursor, ProcessHandleGrant, ProcessId, PruneFilter, Refusal, SessionDeletion, SessionScope, Tombstone,
+};
+use crate::log::across::{PruneMark, Rows, StoredRow};
+use crate::log::codec::{self, CODEC_JSON, MalformedBatch};
+use crate::port::{AcrossError, AppendError, CommittedBatch, LogError, ProcessBatch};
+
+/// Why a command was not carried out. Nothing of it is stored.
+pub(super) enum AcrossFailure {
+    /// A statement failed.
+    Statement(rusqlite::Error),
+    /// It was refused, or what it had to read is damaged.
+    Refused(AcrossError),
+}
+
+impl From<rusqlite::Error> for AcrossFailure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Statement(error)
+    }
+}
+
+impl From<Refusal> for AcrossFailure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal.into())
+    }
+}
+
+impl From<AppendError> for AcrossFailure {
+    fn from(error: AppendError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl From<MalformedBatch> for AcrossFailure {
+    fn from(malformed: MalformedBatch) -> Self {
+        AppendError::NotAccepted { reason: malformed.to_string() }.into()
+    }
+}
+
+impl From<ReadError> for AcrossFailure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Statement(error) => Self::Statement(error),
+            ReadError::Found(LogError::Refused(refusal)) => (*refusal).into(),
+            ReadError::Found(error) => Self::Refused(error.into()),
+        }
+    }
+}
+
+/// The transaction, and what followers are to hear of it.
+pub(super) struct AcrossRows<'transaction> {
+    pub(super) connection: &'transaction Connection,
+    pub(super) known: &'transaction mut Known,
+    pub(super) committed: Vec<CommittedBatch>,
+    pub(super) pruned: Vec<Tombstone>,
+}
+
+impl AcrossRows<'_> {
+    fn process_no(&self, process_id: &ProcessId) -> Result<Option<i64>, rusqlite::Error> {
+        self.connection
+            .prepare_cached("SELECT process_no FROM processes WHERE process_id = ?1")?
+            .query_row([process_id.as_str()], |row| row.get(0))
+            .optional()
+    }
+
+    fn ids(&self, sql: &str, session_id: &str) -> Result<Vec<ProcessId>, AcrossFailure> {
+        let mut select = self.connection.prepare_cached(sql)?;
+        let texts = select.query_map([session_id], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+        texts.into_iter().map(process_id).collect()
+    }
+}
+
+impl Rows for AcrossRows<'_> {
+    type Error = AcrossFailure;
+
+    fn process(&mut self, process_id: &ProcessId) -> Result<Option<StoredRow>, AcrossFailure> {
+        let Some(stored) = read::load_within(self.connection, process_id, 0)? else { return Ok(None) };
+        let position: i64 = self
+            .connection
+            .prepare_cached(
+                "SELECT h.position FROM processes p JOIN heads h USING (process_no) WHERE p.process_id = ?1",
+            )?
+            .query_row([process_id.as_str()], |row| row.get(0))?;
+        Ok(Some(StoredRow {
+            record: stored.record,
+            head: stored.head,
+            lease: stored.lease,
+            position: position.cast_unsigned(),
+        }))
+    }
+
+    fn has_ended(&mut self, process_id: &ProcessId) -> Result<Option<bool>, AcrossFailure> {
+        Ok(self
+            .connection
+            .prepare_cached("SELECT status != 'running' FROM processes WHERE process_id = ?1")?
+            .query_row([process_id.as_str()], |row| row.get(0))
+            .optional()?)
+    }
+
+    fn append(&mut self, batch: ProcessBatch) -> Result<(), AcrossFailure> {
+        let batch = codec::encode(batch)?;
+        let mut statements = Statements::prepare(self.connection)?;
+        self.known.store_batch(&mut statements, &batch)??;
+        self.committed.push(batch.committed);
+        Ok(())
+    }
+
+    fn grant(
+        &mut self,
+        scope: &SessionScope,
+        process_id: &ProcessId,
+    ) -> Result<Option<ProcessHandleGrant>, AcrossFailure> {
+        Ok(read::grant_of(self.connection, scope, process_id)?)
+    }
+
+    fn put_grant(&mut self, grant: &ProcessHandleGrant) -> Result<(), AcrossFailure> {
+        let (body, checksum) = codec::encode_mark(grant)?;
+        self.connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO grants (session, frame, process_id, codec, body, checksum)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![
+                grant.scope.session_id(),
+                frame_of(&grant.scope),
+                grant.process_id.as_str(),
+                CODEC_JSON,
+                body,
+                checksum.as_bytes()
+            ])?;
+        Ok(())
+    }
+
+    fn remove_grant(&mut self, scope: &SessionScope, process_id: &ProcessId) -> Result<bool, AcrossFailure> {
+        let removed = self
+            .connection
+            .prepare_cached("DELETE FROM grants WHERE session = ?1 AND frame = ?2 AND process_id = ?3")?
+            .execute(params![scope.session_id(), frame_of(scope), process_id.as_str()])?;
+        Ok(removed > 0)
+    }
+
+    fn grants_of_session(&mut self, session_id: &str) -> Result<Vec<(SessionScope, ProcessId)>, AcrossFailure> {
+        let mut select = self
+            .connection
+            .prepare_cached("SELECT frame, process_id FROM grants WHERE session = ?1 ORDER BY frame, process_id")?;
+        let found = select
+            .query_map([session_id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?
+            .collect::<Result<Vec<_>, _>>()?;
+        found.into_iter().map(|(frame, text)| Ok((SessionScope::frame(session_id, frame), process_id(text)?))).collect()
+    }
+
+    fn is_granted(&mut self, process_id: &ProcessId) -> Result<bool, AcrossFailure> {
+        Ok(self
+            .connection
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM grants WHERE process_id = ?1)")?
+            .query_row([process_id.as_str()], |row| row.get(0))?)
+    }
+
+    fn woken_by(&mut self, session_id: &str) -> Result<Vec<ProcessId>, AcrossFailure> {
+        self.ids("SELECT process_id FROM processes WHERE wake_session = ?1 ORDER BY process_id", session_id)
+    }
+
+    fn settle_wakes(&mut self, session_id: &str) -> Result<u64, AcrossFailure> {
+        let settled = self
+            .connection
+            .prepare_cached("UPDATE wakes SET pending = 0 WHERE session = ?1 AND pending = 1")?
+            .execute([session_id])?;
+        Ok(settled as u64)
+    }
+
+    fn note_session_deleted(&mut self, deletion: &SessionDeletion) -> Result<(), AcrossFailure> {
+        let position = self.known.take_position();
+        let (body, checksum) = read::encode_placed(position, deletion)?;
+        self.connection
+            .prepare_cached("INSERT INTO session_deletions (position, codec, body, checksum) VALUES (?1, ?2, ?3, ?4)")?
+            .execute(params![position, CODEC_JSON, body, checksum.as_bytes()])?;
+        Ok(())
+    }
+
+    fn check_cursor(&mut self, cursor: &ChangeCursor) -> Result<(), AcrossFailure> {
+        Ok(read::check_cursor(self.connection, cursor)?)
+    }
+
+    fn ended(
+        &mut self,
+        filter: &PruneFilter,
+        after: Option<PruneMark>,
+        limit: usize,
+    ) -> Result<Vec<(PruneMark, ProcessId)>, AcrossFailure> {
+        let mut select = self.connection.prepare_cached(
+            "SELECT terminal_at_ms, process_no, process_id FROM processes INDEXED BY processes_ended
+             WHERE terminal_at_ms IS NOT NULL AND terminal_at_ms < ?1 AND (terminal_at_ms, process_no) > (?2, ?3)
+             AND (?4 IS NULL OR status = ?4) AND (?5 IS NULL OR kind = ?5)
+             ORDER BY terminal_at_ms, process_no LIMIT ?6",
+        )?;
+        let (at_ms, tie) = after.map_or((-1, 0), |mark| (ms(mark.terminal_at_ms), mark.tie.cast_signed()));
+        let found = select
+            .query_map(
+                params![
+                    ms(filter.terminal_before_ms),
+                    at_ms,
+                    tie,
+                    filter.state.map(|state| state.label()),
+                    filter.kind,
+                    i64::try_from(limit).unwrap_or(i64::MAX)
+                ],
+                |row| {
+                    let mark = PruneMark {
+                        terminal_at_ms: row.get::<_, i64>(0)?.cast_unsigned(),
+                        tie: row.get::<_, i64>(1)?.cast_unsigned(),
+                    };
+                    Ok((mark, row.get::<_, String>(2)?))
+                },
+            )?
+            .collect::<Result<Vec<_>, _>>()?;
+        found.into_iter().map(|(mark, text)| Ok((mark, process_id(text)?))).collect()
+    }
+
+    fn prune(&mut self, tombstone: &Tombstone) -> Result<u64, AcrossFailure> {
+        let process_id = &tombstone.process_id;
+        let Some(process_no) = self.process_no(process_id)? else { return Ok(0) };
+        let events =
+            self.connection.prepare_cached("DELETE FROM events WHERE process_no = ?1")?.execute([process_no])?;
+        for sql in [
+            "DELETE FROM type_blocks WHERE process_no = ?1",
+            "DELETE FROM wakes WHERE process_no = ?1",
+            "DELETE FROM process_tags WHERE process_no = ?1",
+            "DELETE FROM leases WHERE process_no = ?1",
+            "DELETE FROM heads WHERE process_no = ?1",
+            "DELETE FROM processes WHERE process_no = ?1",
+        ] {
+            self.connection.prepare_cached(sql)?.execute([process_no])?;
+        }
+        self.connection.prepare_cached("DELETE FROM grants WHERE process_id = ?1")?.execute([process_id.as_str()])?;
+        let position = self.known.take_position();
+        let (body, checksum) = read::encode_placed(position, tombstone)?;
+        // That of an earlier life goes: there is one for each id.
+        self.connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO tombstones (position, process_id, generation, codec, body, checksum)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![
+                position,
+                process_id.as_str(),
+                tombstone.generation,
+                CODEC_JSON,
+                body,
+                checksum.as_bytes()
+            ])?;
+        // What was given to events that are gone must not be given again, even if the tombstone goes as well.
+        schema::note_next_position(self.connection, position + 1)?;
+        self.known.forget_process(process_id);
+        self.pruned.push(tombstone.clone());
+        Ok((events as u64).saturating_sub(1))
+    }
+}
+
+fn process_id(text: String) -> Result<ProcessId, AcrossFailure> {
+    ProcessId::new(text).map_err(|error| {
+        let reason = format!("a process has an impossible id: {error}");
+        AcrossFailure::Refused(LogError::Unreadable { reason }.into())
+    })
+}
