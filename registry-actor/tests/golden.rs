@@ -10,16 +10,16 @@ use std::sync::Arc;
 use registry_actor::domain::{
     AbandonEvidence, AbandonRequest, AbandonWriter, CausalRef, ChangeCursor, Command, CursorFault, DecisionContext,
     Fence, InvalidFilter, InvalidSignalName, LeaseFence, LeaseOwnerIdentity, LeaseOwnerLiveness, LeaseRelease,
-    LeaseRow, LeaseToken, Limits, Measure, ObservedProcess, OperationId, OriginatorFilter, PayloadSchema,
-    ProcessAwaitOutput, ProcessEnvRef, ProcessEvent, ProcessEventAppendRequest, ProcessEventSemanticsSpec,
-    ProcessEventType, ProcessExternalRef, ProcessFailureClass, ProcessHandleDescriptor, ProcessHandleGrant, ProcessId,
-    ProcessIdentity, ProcessInput, ProcessLease, ProcessLeaseClaimOutcome, ProcessListFilter, ProcessOriginator,
-    ProcessProvenance, ProcessPruneReport, ProcessRecord, ProcessRegistration, ProcessSessionDeleteReport,
-    ProcessSignal, ProcessStarted, ProcessState, ProcessStatus, ProcessStatusFilter, ProcessTerminalSpec,
-    ProcessTerminalState, ProcessValueSelector, ProcessWakeDedupeKey, ProcessWakeDelivery, ProcessWakeSpec,
-    ProjectionWatermark, PruneFilter, Receipt, ReceiptEvent, RecoveryDisposition, Refusal, RegistryCommand,
-    RegistryReceipt, ReplayKey, SelectorError, Sequence, SessionDeletion, SessionScope, StoreSession, TimeRange,
-    Tombstone, UnfencedWrites, WaitState, WakeCursor, WriteAuthority, apply, clear_wake_target, decide,
+    LeaseRow, LeaseToken, Measure, ObservedProcess, OperationId, OriginatorFilter, PayloadSchema, ProcessAwaitOutput,
+    ProcessEnvRef, ProcessEvent, ProcessEventAppendRequest, ProcessEventSemanticsSpec, ProcessEventType,
+    ProcessExternalRef, ProcessFailureClass, ProcessHandleDescriptor, ProcessHandleGrant, ProcessId, ProcessIdentity,
+    ProcessInput, ProcessLease, ProcessLeaseClaimOutcome, ProcessListFilter, ProcessOriginator, ProcessProvenance,
+    ProcessPruneReport, ProcessRecord, ProcessRegistration, ProcessSessionDeleteReport, ProcessSignal, ProcessStarted,
+    ProcessState, ProcessStatus, ProcessStatusFilter, ProcessTerminalSpec, ProcessTerminalState, ProcessValueSelector,
+    ProcessWakeDedupeKey, ProcessWakeDelivery, ProcessWakeSpec, ProjectionWatermark, PruneFilter, Receipt,
+    ReceiptEvent, RecoveryDisposition, Refusal, RegistryCommand, RegistryReceipt, ReplayKey, SelectorError, Sequence,
+    SessionDeletion, SessionScope, StoreSession, TimeRange, Tombstone, UnfencedWrites, WaitState, WakeCursor,
+    WriteAuthority, apply, clear_wake_target, decide,
 };
 use registry_actor::port::{
     Answer, ChangePage, DurabilityTier, EventPage, HandleGrantPage, LogError, PendingWake, PendingWakePage,
@@ -613,8 +613,7 @@ fn errors_of_a_registry_keep_their_shape() {
 }
 
 fn limit_exceeded(measure: Measure) -> Refusal {
-    let limit = Limits::NAME_BYTES as u64;
-    Refusal::LimitExceeded { what: "label".into(), measure, limit, found: limit + 1 }
+    Refusal::LimitExceeded { what: "label".into(), measure, limit: 256, found: 257 }
 }
 
 fn invalid_filter(json: Value) -> Refusal {

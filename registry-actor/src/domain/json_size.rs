@@ -1,7 +1,5 @@
 //! How large a JSON value is when it is written.
 
-use std::io;
-
 use serde::Serialize;
 use serde_json::Value;
 
@@ -18,15 +16,14 @@ pub(crate) fn check_size(what: &str, value: &Value) -> Result<(), Refusal> {
 
 /// The same for anything that has a JSON form. One that has none is refused later, where it is written.
 pub(crate) fn check_written_size(what: &str, value: &impl Serialize) -> Result<(), Refusal> {
-    let mut written = Counter(0);
-    match serde_json::to_writer(&mut written, value) {
-        Ok(()) if written.0 > Limits::PAYLOAD_BYTES => Err(Refusal::LimitExceeded {
+    match serde_json::to_vec(value) {
+        Ok(written) if written.len() > Limits::PAYLOAD_BYTES => Err(Refusal::LimitExceeded {
             what: what.to_owned(),
             measure: Measure::Bytes,
             limit: Limits::PAYLOAD_BYTES as u64,
-            found: written.0 as u64,
+            found: written.len() as u64,
         }),
-        Ok(()) | Err(_) => Ok(()),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
@@ -40,19 +37,6 @@ fn upper_bound(value: &Value) -> usize {
         Value::Object(fields) => fields.iter().fold(2, |sum: usize, (name, field)| {
             sum.saturating_add(name.len().saturating_mul(6)).saturating_add(upper_bound(field).saturating_add(4))
         }),
-    }
-}
-
-struct Counter(usize);
-
-impl io::Write for Counter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
