@@ -110,7 +110,8 @@ impl Driver {
         let (model, registry) = (format!("{model:#?}"), format!("{registry:#?}"));
         let (model, registry): (Vec<&str>, Vec<&str>) = (model.lines().collect(), registry.lines().collect());
         // What both say alike before and after is long and tells nothing, a few lines apart.
-        let same = |pairs: &mut dyn Iterator<Item = (&&str, &&str)>| pairs.take_while(|(one, other)| one == other).count();
+        let same =
+            |pairs: &mut dyn Iterator<Item = (&&str, &&str)>| pairs.take_while(|(one, other)| one == other).count();
         let before = same(&mut model.iter().zip(&registry));
         let after = same(&mut model.iter().rev().zip(registry.iter().rev()));
         let after = after.min(model.len().min(registry.len()) - before);
