@@ -216,8 +216,10 @@ pub enum Right {
 #[must_use]
 pub fn history(seed: u64, steps: usize) -> Vec<Step> {
     let mut random = Random::new(seed);
-    let mut history: Vec<Step> = (0..PROCESSES).map(|process| opening(&mut random, process)).collect();
-    history.extend((PROCESSES.into()..steps).map(|_| step(&mut random)));
+    // The fewer there are, the more happens to each.
+    let processes = 1 + random.small(PROCESSES);
+    let mut history: Vec<Step> = (0..processes).map(|process| opening(&mut random, process)).collect();
+    history.extend((processes.into()..steps).map(|_| step(&mut random, processes)));
     history
 }
 
@@ -227,12 +229,12 @@ fn opening(random: &mut Random, process: u8) -> Step {
     Step { door: random.small(2), reads: random.below(u64::MAX), deed }
 }
 
-fn step(random: &mut Random) -> Step {
-    Step { door: random.small(2), reads: random.below(u64::MAX), deed: deed(random) }
+fn step(random: &mut Random, processes: u8) -> Step {
+    Step { door: random.small(2), reads: random.below(u64::MAX), deed: deed(random, processes) }
 }
 
-fn deed(random: &mut Random) -> Deed {
-    let process = random.small(PROCESSES);
+fn deed(random: &mut Random, processes: u8) -> Deed {
+    let process = random.small(processes);
     let ttl_ms = *random.one_of(&[0, 1, 20, 200, 60_000, u64::MAX]);
     match random.below(100) {
         0..6 => {
@@ -268,7 +270,7 @@ fn deed(random: &mut Random) -> Deed {
         }
         79..80 => Deed::Revoke { scope: random.small(SCOPES), process },
         80..82 => {
-            let processes = (0..random.below(4)).map(|_| random.small(PROCESSES)).collect();
+            let processes = (0..random.below(4)).map(|_| random.small(processes)).collect();
             Deed::Transfer { from: random.small(4), to: random.small(SCOPES), processes }
         }
         82..84 => Deed::DeleteSession { scope: random.small(SCOPES) },
