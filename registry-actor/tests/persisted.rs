@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_actor::domain::{
-    Digest, LeaseRow, OperationId, ProcessEvent, ProcessId, ProcessRecord, ProcessWakeDelivery, SessionDeletion,
-    Tombstone,
+    CoreEventType, Digest, LeaseRow, OperationId, ProcessEvent, ProcessId, ProcessRecord, ProcessWakeDelivery,
+    SessionDeletion, Tombstone,
 };
 use registry_actor::fuzzing::stored::{self, StoredBody, StoredEvent};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 /// The schema version that is written now.
 const CURRENT: &str = "v2";
@@ -335,4 +336,113 @@ fn what_is_written_now_is_what_the_current_version_holds() {
     for (file, rows) in written {
         assert_eq!(read::<Rows>(&directory.join(file)), rows, "{file}");
     }
+}
+
+// The documentation.
+
+fn page() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/format.md");
+    std::fs::read_to_string(path).expect("docs/format.md can be read")
+}
+
+/// The rule of `docs/format.md`, written down a second time.
+fn h(parts: &[&[u8]]) -> Vec<u8> {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().to_vec()
+}
+
+#[test]
+fn links_and_checksums_are_those_that_the_documentation_says() {
+    let page = page();
+    let mut checked = 0;
+    for (file, rule) in [
+        ("record.json", "H(\"record\", 1, process id, status, codec, body)"),
+        ("lease.json", "H(\"lease\", 1, process id, revision, fence, codec, body)"),
+        ("delivery.json", "H(\"delivery\", 1, codec, body)"),
+        ("tombstone.json", "H(\"mark\", 1, codec, body)"),
+        ("session_deletion.json", "H(\"mark\", 1, codec, body)"),
+    ] {
+        assert!(page.contains(rule), "{rule}");
+        for version in versions() {
+            let path = version.join(file);
+            for row in if path.exists() { read::<Rows>(&path) } else { Rows::new() }.values() {
+                let number = |column: &str| row.number(column).to_le_bytes();
+                let (id, body) = (row.process_id.as_str().as_bytes(), row.text("body").as_bytes());
+                let codec = number("codec");
+                let sum = match file {
+                    "record.json" => h(&[b"record", &[1], id, row.text("status").as_bytes(), &codec, body]),
+                    "lease.json" => h(&[b"lease", &[1], id, &number("revision"), &number("fence"), &codec, body]),
+                    "delivery.json" => h(&[b"delivery", &[1], &codec, body]),
+                    _ => h(&[b"mark", &[1], &codec, body]),
+                };
+                assert_eq!(sum, row.digest("checksum"), "{file}");
+                checked += 1;
+            }
+        }
+    }
+    let rule =
+        "H(link before, 1, codec, sequence, type, at_ms, has key (one byte, 0 or 1), key or nothing, operation, data)";
+    assert!(page.contains(rule) && page.contains("H(\"process\", 1, process id)"));
+    for version in versions() {
+        let rows = read::<Rows>(&version.join("event.json"));
+        let base = h(&[b"process", &[1], id().as_str().as_bytes()]);
+        assert!(rows.values().any(|row| row.previous.expect("a link before").as_bytes().as_slice() == base));
+        for row in rows.values() {
+            let event = row.event();
+            let link = h(&[
+                row.previous.expect("a link before").as_bytes(),
+                &[1],
+                &event.codec.to_le_bytes(),
+                &event.sequence.to_le_bytes(),
+                &event.event_type,
+                &event.at_ms.to_le_bytes(),
+                &[u8::from(event.replay_key.is_some())],
+                event.replay_key.as_deref().unwrap_or_default(),
+                &event.operation,
+                &event.data,
+            ]);
+            assert_eq!(link, event.link);
+            checked += 1;
+        }
+    }
+    assert!(checked > 30, "{checked}");
+}
+
+#[test]
+fn the_documentation_names_every_internal_type_and_every_table_with_its_columns() {
+    let page = page();
+    for core in CoreEventType::INTERNAL {
+        assert!(page.contains(&format!("| `{}` |", core.name())), "{}", core.name());
+    }
+    let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/log/sqlite");
+    let mut tables = 0;
+    for entry in std::fs::read_dir(schemas).expect("the schemas can be listed") {
+        let path = entry.expect("an entry can be read").path();
+        if path.extension().is_none_or(|extension| extension != "sql") {
+            continue;
+        }
+        let schema = std::fs::read_to_string(&path).expect("a schema can be read");
+        for table in schema.split("CREATE TABLE ").skip(1) {
+            let (name, rest) = table.split_once(" (").expect("a table has columns");
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+            let row = row.unwrap_or_else(|| panic!("{name} of {} is not documented", path.display()));
+            tables += 1;
+            let (columns, _) = rest.split_once("\n)").expect("a table ends");
+            // What every table has, what the text above says of events, and what is only there for SQLite.
+            let implied = ["process_no", "only_row", "PRIMARY"];
+            for column in columns.lines().filter_map(|line| line.trim().split(' ').next()) {
+                let is_named = row.contains(&format!("`{column}`"));
+                let is_of_events = name == "events" && page.contains(&format!("`{column}`"));
+                assert!(
+                    column.is_empty() || implied.contains(&column) || is_named || is_of_events,
+                    "{column} of {name} is not documented"
+                );
+            }
+        }
+    }
+    assert!(tables >= 6, "{tables} tables");
 }

@@ -75,7 +75,8 @@ fn names_of_a_registration() {
 
 #[test]
 fn a_name_is_neither_blank_nor_does_it_hold_control_characters() {
-    let cases: [(&str, fn(&mut ProcessRegistration, &str)); 5] = [
+    type Set = fn(&mut ProcessRegistration, &str);
+    let cases: [(&str, Set); 5] = [
         ("identity kind", |registration, name| registration.identity.kind = name.into()),
         ("label", |registration, name| registration.identity.label = Some(name.into())),
         ("env ref", |registration, name| registration.env_ref = Some(ProcessEnvRef(name.into()))),

@@ -21,7 +21,7 @@ use crate::world::*;
 /// One thing that happens. Leases are named by the order in which they were granted.
 #[derive(Debug, Clone)]
 enum Step {
-    Register(ProcessRegistration),
+    Register(Box<ProcessRegistration>),
     Append(Vec<ProcessEventAppendRequest>, Right),
     Cancel(Option<String>),
     Complete(ProcessAwaitOutput, Right, LeaseRelease),
@@ -241,7 +241,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     ];
     let release = prop::sample::select(vec![LeaseRelease::Keep, LeaseRelease::Release]);
     prop_oneof![
-        1 => any_registration().prop_map(Step::Register),
+        1 => any_registration().prop_map(|registration| Step::Register(Box::new(registration))),
         8 => (prop::collection::vec(any_request(), 0..4), any_right())
             .prop_map(|(requests, right)| Step::Append(requests, right)),
         1 => prop::option::of("[ab]").prop_map(Step::Cancel),
@@ -301,7 +301,7 @@ impl Watched {
 
     fn take(&mut self, step: Step) {
         let command = match step {
-            Step::Register(registration) => register(registration),
+            Step::Register(registration) => register(*registration),
             Step::Append(events, right) => Command::Append { events, authority: self.authority(right) },
             Step::Cancel(reason) => Command::RequestCancel { reason },
             Step::Complete(output, right, lease) => {
@@ -516,7 +516,7 @@ proptest! {
     #[test]
     fn no_sequence_of_commands_breaks_a_law(steps in prop::collection::vec(any_step(), 0..40)) {
         let mut watched = Watched::new();
-        watched.take(Step::Register(registration()));
+        watched.take(Step::Register(Box::new(registration())));
         for step in steps {
             watched.take(step);
         }
@@ -528,7 +528,7 @@ proptest! {
         steps in prop::collection::vec(any_step(), 0..30),
     ) {
         let mut watched = Watched::new();
-        watched.take(Step::Register(registration));
+        watched.take(Step::Register(Box::new(registration)));
         for step in steps {
             watched.take(step);
         }

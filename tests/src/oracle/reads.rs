@@ -46,7 +46,7 @@ impl Driver {
         for _ in 0..2 {
             self.read_something(&mut random).await?;
         }
-        if self.steps_taken() % ROUND == 0 {
+        if self.steps_taken().is_multiple_of(ROUND) {
             self.read_everything(&mut random).await?;
         }
         Ok(())
