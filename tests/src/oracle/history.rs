@@ -275,7 +275,8 @@ fn deed(random: &mut Random, processes: u8) -> Deed {
         }
         82..84 => Deed::DeleteSession { scope: random.small(SCOPES) },
         84..89 => Deed::Prune {
-            age_ms: if random.one_in(3) { random.below(100) } else { 0 },
+            // Steps are a millisecond apart, so that small ages are the exact time of some ending.
+            age_ms: if random.one_in(2) { random.below(8) } else { 0 },
             state: random.one_in(5).then(|| *random.one_of(&ProcessTerminalState::ALL)),
             kind: random.one_in(5),
             red: random.one_in(5),
