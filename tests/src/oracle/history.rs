@@ -299,8 +299,9 @@ fn right(random: &mut Random) -> Right {
 
 fn draft(random: &mut Random) -> Draft {
     // Endings are rare, so that something happens before them.
-    let event_type =
-        if random.one_in(3) { random.small(u8::try_from(TYPES.len()).expect("few")) } else { random.small(6) };
+    let types = if random.one_in(3) { TYPES.len() as u64 } else { 6 };
+    let event_type = u8::try_from(random.below(types)).expect("few");
+    let payload = random.small(8);
     let key = match random.below(8) {
         0..3 => Key::Absent,
         3..6 => Key::Numbered(random.small(6)),
@@ -308,7 +309,11 @@ fn draft(random: &mut Random) -> Draft {
         _ => Key::Foreign(random.small(4)),
     };
     let target = random.one_in(4).then(|| random.small(4));
-    Draft { event_type, payload: random.small(8), key, target }
+    match key {
+        // Mostly the same under the same key, so that most of them are replays and not conflicts.
+        Key::Numbered(number) if !random.one_in(4) => Draft { event_type: number, payload: 5 * number, key, target },
+        _ => Draft { event_type, payload, key, target },
+    }
 }
 
 /// A history that fails or once failed.
