@@ -1,7 +1,7 @@
 //! The registry against an independent model of it: random histories, step by step, with everything that must not be
 //! seen happening in between.
 //!
-//! `PROCTOR_MODEL_HISTORIES` says how many histories are played over the log in memory (a tenth of it over SQLite),
+//! `PROCTOR_MODEL_HISTORIES` says how many histories are played over the log in memory (a twentieth of it over SQLite),
 //! `PROCTOR_MODEL_SEED` where they begin. A history that fails is made short and written to `tests/regressions`, from
 //! where every later run plays it first.
 
@@ -74,10 +74,10 @@ fn what_failed_once_fails_no_more() {
 
 #[test]
 fn the_registry_in_memory_answers_as_the_model_does() {
-    play_histories(Backend::Memory, env("PROCTOR_MODEL_HISTORIES").unwrap_or(300));
+    play_histories(Backend::Memory, env("PROCTOR_MODEL_HISTORIES").unwrap_or(1_000));
 }
 
 #[test]
 fn the_registry_over_sqlite_answers_as_the_model_does() {
-    play_histories(Backend::Sqlite, env("PROCTOR_MODEL_HISTORIES").unwrap_or(400).div_ceil(10));
+    play_histories(Backend::Sqlite, env("PROCTOR_MODEL_HISTORIES").unwrap_or(1_000).div_ceil(20));
 }

@@ -208,12 +208,13 @@ fn prune<R: Rows>(
         let Some((last, _)) = candidates.last() else { return Ok(RegistryReceipt::Pruned(report)) };
         after = Some(*last);
         for (_, process_id) in candidates {
-            if report.pruned_processes == limit {
-                report.more = true;
-                return Ok(RegistryReceipt::Pruned(report));
-            }
             let Some(stored) = rows.process(&process_id)? else { continue };
             match prune_verdict(&stored.record, &stored.lease, stored.position, filter, projected, context) {
+                // Only a process that would go is left over; what stays anyway is not.
+                PruneVerdict::Prune(_) if report.pruned_processes == limit => {
+                    report.more = true;
+                    return Ok(RegistryReceipt::Pruned(report));
+                }
                 PruneVerdict::Prune(tombstone) => {
                     report.pruned_events += rows.prune(&tombstone)?;
                     report.pruned_processes += 1;

@@ -216,8 +216,10 @@ pub enum Right {
 #[must_use]
 pub fn history(seed: u64, steps: usize) -> Vec<Step> {
     let mut random = Random::new(seed);
-    let mut history: Vec<Step> = (0..PROCESSES).map(|process| opening(&mut random, process)).collect();
-    history.extend((PROCESSES.into()..steps).map(|_| step(&mut random)));
+    // The fewer there are, the more happens to each.
+    let processes = 1 + random.small(PROCESSES);
+    let mut history: Vec<Step> = (0..processes).map(|process| opening(&mut random, process)).collect();
+    history.extend((processes.into()..steps).map(|_| step(&mut random, processes)));
     history
 }
 
@@ -227,12 +229,12 @@ fn opening(random: &mut Random, process: u8) -> Step {
     Step { door: random.small(2), reads: random.below(u64::MAX), deed }
 }
 
-fn step(random: &mut Random) -> Step {
-    Step { door: random.small(2), reads: random.below(u64::MAX), deed: deed(random) }
+fn step(random: &mut Random, processes: u8) -> Step {
+    Step { door: random.small(2), reads: random.below(u64::MAX), deed: deed(random, processes) }
 }
 
-fn deed(random: &mut Random) -> Deed {
-    let process = random.small(PROCESSES);
+fn deed(random: &mut Random, processes: u8) -> Deed {
+    let process = random.small(processes);
     let ttl_ms = *random.one_of(&[0, 1, 20, 200, 60_000, u64::MAX]);
     match random.below(100) {
         0..6 => {
@@ -268,12 +270,13 @@ fn deed(random: &mut Random) -> Deed {
         }
         79..80 => Deed::Revoke { scope: random.small(SCOPES), process },
         80..82 => {
-            let processes = (0..random.below(4)).map(|_| random.small(PROCESSES)).collect();
+            let processes = (0..random.below(4)).map(|_| random.small(processes)).collect();
             Deed::Transfer { from: random.small(4), to: random.small(SCOPES), processes }
         }
         82..84 => Deed::DeleteSession { scope: random.small(SCOPES) },
         84..89 => Deed::Prune {
-            age_ms: if random.one_in(3) { random.below(100) } else { 0 },
+            // Steps are a millisecond apart, so that small ages are the exact time of some ending.
+            age_ms: if random.one_in(2) { random.below(8) } else { 0 },
             state: random.one_in(5).then(|| *random.one_of(&ProcessTerminalState::ALL)),
             kind: random.one_in(5),
             red: random.one_in(5),
@@ -296,8 +299,9 @@ fn right(random: &mut Random) -> Right {
 
 fn draft(random: &mut Random) -> Draft {
     // Endings are rare, so that something happens before them.
-    let event_type =
-        if random.one_in(3) { random.small(u8::try_from(TYPES.len()).expect("few")) } else { random.small(6) };
+    let types = if random.one_in(3) { TYPES.len() as u64 } else { 6 };
+    let event_type = u8::try_from(random.below(types)).expect("few");
+    let payload = random.small(8);
     let key = match random.below(8) {
         0..3 => Key::Absent,
         3..6 => Key::Numbered(random.small(6)),
@@ -305,7 +309,11 @@ fn draft(random: &mut Random) -> Draft {
         _ => Key::Foreign(random.small(4)),
     };
     let target = random.one_in(4).then(|| random.small(4));
-    Draft { event_type, payload: random.small(8), key, target }
+    match key {
+        // Mostly the same under the same key, so that most of them are replays and not conflicts.
+        Key::Numbered(number) if !random.one_in(4) => Draft { event_type: number, payload: 5 * number, key, target },
+        _ => Draft { event_type, payload, key, target },
+    }
 }
 
 /// A history that fails or once failed.

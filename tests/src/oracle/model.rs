@@ -364,7 +364,7 @@ impl Model {
             if let Some(terminal) = &semantics.terminal {
                 let status = ProcessStatus::terminal(terminal.state, terminal.await_output.clone());
                 life.record.status = Arc::new(status);
-                life.record.terminal_at_ms = Some(now.max(life.record.created_at_ms));
+                life.record.terminal_at_ms = Some(now.max(life.record.updated_at_ms));
                 life.record.wait = None;
             }
         }

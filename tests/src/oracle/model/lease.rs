@@ -55,13 +55,14 @@ impl Model {
         }
     }
 
+    /// A process that is not there has no lease either.
     pub(super) fn renew(
         &mut self,
         id: &ProcessId,
         lease: &ProcessLease,
         ttl_ms: u64,
     ) -> Result<ProcessLeaseClaimOutcome, No> {
-        match self.life(id)?.holder.clone() {
+        match self.lease(id).cloned() {
             Some(holder)
                 if self.is_live(&holder)
                     && is_same(&holder.owner, &lease.owner)

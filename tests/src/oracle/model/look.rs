@@ -112,6 +112,8 @@ impl Model {
         let mut changes = Vec::new();
         for (place, change) in self.feed.iter().enumerate().skip(seen) {
             let change = match change {
+                // Of an id that was pruned again the last tombstone speaks for all of its lives.
+                Change::Pruned(tombstone) if self.tombstone(&tombstone.process_id) != Some(tombstone) => continue,
                 Change::Pruned(tombstone) => ProcessChange::Pruned(tombstone.clone()),
                 Change::SessionDeleted(deletion) => ProcessChange::SessionDeleted(deletion.clone()),
                 Change::Event { process_id, generation, sequence } => {
