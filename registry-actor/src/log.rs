@@ -6,7 +6,7 @@
 
 mod across;
 #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "a log in memory keeps values, not bytes"))]
-mod codec;
+pub(crate) mod codec;
 mod followers;
 mod memory;
 #[cfg(feature = "sqlite")]

@@ -2,21 +2,29 @@
 //!
 //! A file is a promise. To write the files anew, after a change that is meant, set `PROCTOR_REWRITE_GOLDEN=1`.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use registry_actor::domain::{
-    AbandonEvidence, AbandonWriter, CausalRef, Command, DecisionContext, Fence, LeaseFence, LeaseOwnerIdentity,
-    LeaseOwnerLiveness, LeaseRelease, LeaseRow, LeaseToken, ObservedProcess, OperationId, PayloadSchema,
+    AbandonEvidence, AbandonRequest, AbandonWriter, CausalRef, ChangeCursor, Command, CursorFault, DecisionContext,
+    Fence, InvalidFilter, InvalidSignalName, LeaseFence, LeaseOwnerIdentity, LeaseOwnerLiveness, LeaseRelease,
+    LeaseRow, LeaseToken, Limits, Measure, ObservedProcess, OperationId, OriginatorFilter, PayloadSchema,
     ProcessAwaitOutput, ProcessEnvRef, ProcessEvent, ProcessEventAppendRequest, ProcessEventSemanticsSpec,
-    ProcessEventType, ProcessFailureClass, ProcessId, ProcessIdentity, ProcessInput, ProcessLease,
-    ProcessLeaseClaimOutcome, ProcessOriginator, ProcessProvenance, ProcessRecord, ProcessRegistration, ProcessStarted,
-    ProcessState, ProcessStatus, ProcessTerminalSpec, ProcessTerminalState, ProcessValueSelector, ProcessWakeDedupeKey,
-    ProcessWakeDelivery, ProcessWakeSpec, Receipt, ReceiptEvent, RecoveryDisposition, Refusal, ReplayKey,
-    SelectorError, Sequence, SessionScope, StoreSession, UnfencedWrites, WriteAuthority, apply, decide,
+    ProcessEventType, ProcessExternalRef, ProcessFailureClass, ProcessHandleDescriptor, ProcessHandleGrant, ProcessId,
+    ProcessIdentity, ProcessInput, ProcessLease, ProcessLeaseClaimOutcome, ProcessListFilter, ProcessOriginator,
+    ProcessProvenance, ProcessPruneReport, ProcessRecord, ProcessRegistration, ProcessSessionDeleteReport,
+    ProcessSignal, ProcessStarted, ProcessState, ProcessStatus, ProcessStatusFilter, ProcessTerminalSpec,
+    ProcessTerminalState, ProcessValueSelector, ProcessWakeDedupeKey, ProcessWakeDelivery, ProcessWakeSpec,
+    ProjectionWatermark, PruneFilter, Receipt, ReceiptEvent, RecoveryDisposition, Refusal, RegistryCommand,
+    RegistryReceipt, ReplayKey, SelectorError, Sequence, SessionDeletion, SessionScope, StoreSession, TimeRange,
+    Tombstone, UnfencedWrites, WaitState, WakeCursor, WriteAuthority, apply, clear_wake_target, decide,
 };
-use registry_actor::port::{Answer, EventPage, ProcessListFilter, ProcessPage, ProcessStatusFilter, Query};
+use registry_actor::port::{
+    Answer, ChangePage, DurabilityTier, EventPage, HandleGrantPage, LogError, PendingWake, PendingWakePage,
+    ProcessChange, ProcessGrantPage, ProcessPage, Query, RegistryError,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -177,13 +185,77 @@ fn registration() -> ProcessRegistration {
     };
     registration.env_ref = Some(ProcessEnvRef("process-env:sha256:00".into()));
     registration.wake_target = Some(SessionScope::session("s"));
+    registration.tags = ["ci".to_owned(), "nightly".to_owned()].into();
     registration
+}
+
+fn external_ref() -> ProcessExternalRef {
+    ProcessExternalRef { backend: "ci".into(), id: "run-7".into(), metadata: Some(json!({"url": "u"})) }
+}
+
+fn abandon_request() -> AbandonRequest {
+    AbandonRequest { requested_by: "operator".into(), requested_at_ms: 1_003, reason: Some("stuck".into()) }
+}
+
+fn wait() -> WaitState {
+    WaitState::signal(&id(), &ProcessSignal::new("go").expect("a name"), 2, 1_004)
+}
+
+fn frame() -> SessionScope {
+    SessionScope::frame("s", "f")
+}
+
+fn grant() -> ProcessHandleGrant {
+    let descriptor = ProcessHandleDescriptor { kind: Some("build".into()), label: Some("nightly".into()) };
+    ProcessHandleGrant::new(frame(), id(), descriptor)
+}
+
+fn bare_grant() -> ProcessHandleGrant {
+    ProcessHandleGrant::new(SessionScope::session("s"), id(), ProcessHandleDescriptor::default())
+}
+
+fn cursor() -> ChangeCursor {
+    ChangeCursor::new("store".into(), 2, 42, [0, 1, 2, 3, 0xab, 0xcd, 0xef, 0xff])
+}
+
+fn wake_cursor() -> WakeCursor {
+    serde_json::from_value(json!(17)).expect("a cursor")
+}
+
+fn tombstone() -> Tombstone {
+    Tombstone {
+        process_id: id(),
+        generation: 2,
+        terminal_state: ProcessTerminalState::Failed,
+        created_at_ms: 1,
+        terminal_at_ms: 2,
+        pruned_at_ms: 3,
+    }
+}
+
+fn session_deletion() -> SessionDeletion {
+    SessionDeletion { session_id: "s".into(), revoked_handle_count: 3, deleted_wake_count: 1, deleted_at_ms: 9 }
+}
+
+fn full_filter() -> ProcessListFilter {
+    ProcessListFilter {
+        status: ProcessStatusFilter::Any,
+        kind: Some("wasm".into()),
+        label: Some("build".into()),
+        definition: Some(json!({"v": 1})),
+        originator: Some(OriginatorFilter::Session(frame())),
+        waiting: Some(true),
+        created: TimeRange { from_ms: Some(1), until_ms: Some(2) },
+        updated: TimeRange { from_ms: None, until_ms: Some(3) },
+        tags: ["ci".to_owned()].into(),
+    }
 }
 
 /// A process that went through everything, as the core decides it.
 struct Story {
     registered: Arc<ProcessRecord>,
     started: Arc<ProcessRecord>,
+    waiting: Arc<ProcessRecord>,
     ended: Arc<ProcessRecord>,
     events: Vec<(&'static str, Arc<ProcessEvent>)>,
     delivery: ProcessWakeDelivery,
@@ -197,10 +269,11 @@ fn story() -> Story {
         session: session(),
         operation: OperationId { issuer: 1, number: 0 },
         observed: ObservedProcess::Unknown,
+        wake: None,
         unfenced_writes: UnfencedWrites::RefusedWhileLeased,
     };
     state.lease = Arc::new(LeaseRow { revision: 2, fence: Fence(2), holder: Some(lease()), displaced: None });
-    let mut events = Vec::new();
+    let mut events: Vec<(&str, Arc<ProcessEvent>)> = Vec::new();
     let mut records = Vec::new();
     let mut deliveries = Vec::new();
     let append = |event, authority| Command::Append { events: vec![event], authority };
@@ -217,18 +290,29 @@ fn story() -> Story {
             "waking",
             append(ProcessEventAppendRequest::new("line", json!({"text": "hi"})).with_replay_key(key()), holder()),
         ),
+        ("external_ref_set", Command::SetExternalRef { external_ref: external_ref() }),
         ("cancel_requested", Command::RequestCancel { reason: Some("too slow".into()) }),
+        ("abandon_requested", Command::RequestAbandon { request: abandon_request() }),
+        ("wait_set", Command::SetWait { wait: wait(), authority: holder() }),
+        ("wait_cleared", Command::ClearWait { authority: holder() }),
+        ("wake_acknowledged", Command::AckWake { sequence: Sequence(2) }),
         ("completed", Command::Complete { output: success(), authority: holder(), lease: LeaseRelease::Keep }),
         ("late", append(ProcessEventAppendRequest::new("process.waiting", Value::Null), WriteAuthority::Unfenced)),
     ];
     for (name, command) in steps {
         context.epoch_ms += 1;
+        context.wake = events.iter().map(|(_, event)| event).find(|event| event.sequence == Sequence(2)).cloned();
         let mut decision = decide(&state, &command, &context).expect("the story is legal");
         for event in &decision.events {
             state = apply(state, event);
             events.push((name, Arc::clone(event)));
         }
         deliveries.append(&mut decision.deliveries);
+        records.push(state.record.clone().expect("registered"));
+    }
+    for event in clear_wake_target(&state, &context).events {
+        state = apply(state, &event);
+        events.push(("wake_target_cleared", event));
         records.push(state.record.clone().expect("registered"));
     }
     // A terminal event that nobody's lease stands behind.
@@ -254,7 +338,8 @@ fn story() -> Story {
     Story {
         registered: Arc::clone(&records[0]),
         started: Arc::clone(&records[1]),
-        ended: Arc::clone(&records[5]),
+        waiting: Arc::clone(&records[6]),
+        ended: Arc::clone(&records[10]),
         events,
         delivery: deliveries.remove(0),
     }
@@ -284,6 +369,21 @@ fn commands_keep_their_shape_and_are_tagged_with_their_name() {
                 authority: WriteAuthority::Unfenced,
             },
         ),
+        ("set_external_ref", Command::SetExternalRef { external_ref: external_ref() }),
+        (
+            "set_external_ref_bare",
+            Command::SetExternalRef { external_ref: ProcessExternalRef { metadata: None, ..external_ref() } },
+        ),
+        ("request_abandon", Command::RequestAbandon { request: abandon_request() }),
+        (
+            "request_abandon_without_reason",
+            Command::RequestAbandon { request: AbandonRequest { reason: None, ..abandon_request() } },
+        ),
+        ("set_wait", Command::SetWait { wait: wait(), authority: WriteAuthority::Unfenced }),
+        ("set_wait_fenced", Command::SetWait { wait: wait(), authority: holder() }),
+        ("clear_wait", Command::ClearWait { authority: WriteAuthority::Unfenced }),
+        ("clear_wait_fenced", Command::ClearWait { authority: holder() }),
+        ("ack_wake", Command::AckWake { sequence: Sequence(2) }),
         ("claim_lease", Command::ClaimLease { owner: owner(), ttl_ms: 30_000 }),
         ("reclaim_lease", Command::ReclaimLease { owner: owner(), observed: Box::new(dead_lease()), ttl_ms: u64::MAX }),
         ("renew_lease", Command::RenewLease { lease: Box::new(lease()), ttl_ms: 30_000 }),
@@ -321,30 +421,124 @@ fn receipts_keep_their_shape() {
 }
 
 #[test]
+fn commands_across_processes_keep_their_shape_and_are_tagged_with_their_name() {
+    let prune = |filter, watermark| RegistryCommand::Prune { filter, watermark, limit: 100 };
+    let full = PruneFilter {
+        terminal_before_ms: 9,
+        state: Some(ProcessTerminalState::Abandoned),
+        kind: Some("wasm".into()),
+        tags: ["ci".to_owned()].into(),
+    };
+    let samples = vec![
+        ("grant_handle", RegistryCommand::GrantHandle { grant: grant() }),
+        ("grant_handle_bare", RegistryCommand::GrantHandle { grant: bare_grant() }),
+        ("revoke_handle", RegistryCommand::RevokeHandle { scope: frame(), process_id: id() }),
+        (
+            "transfer_handle_grants",
+            RegistryCommand::TransferHandleGrants {
+                from: SessionScope::session("s"),
+                to: frame(),
+                process_ids: vec![id()],
+            },
+        ),
+        ("delete_session", RegistryCommand::DeleteSession { session_id: "s".into() }),
+        ("prune", prune(full, ProjectionWatermark::UpTo(cursor()))),
+        ("prune_bare", prune(PruneFilter::ended_before(9), ProjectionWatermark::NoProjector)),
+    ];
+    for (_, command) in &samples {
+        let shape = serde_json::to_value(command).expect("a command has a JSON form");
+        assert_eq!(shape["command"], command.name());
+    }
+    compare("registry_command.json", samples);
+}
+
+#[test]
+fn receipts_across_processes_keep_their_shape() {
+    let report = ProcessSessionDeleteReport {
+        session_id: "s".into(),
+        revoked_handle_count: 2,
+        deleted_wake_count: 1,
+        orphaned_process_ids: vec![id()],
+        preserved_process_ids: Vec::new(),
+    };
+    let pruned =
+        ProcessPruneReport { pruned_processes: 1, pruned_events: 2, kept_leased: 3, kept_unprojected: 4, more: true };
+    compare(
+        "registry_receipt.json",
+        vec![
+            ("granted", RegistryReceipt::Granted(grant())),
+            ("revoked", RegistryReceipt::Revoked(true)),
+            ("transferred", RegistryReceipt::Transferred(vec![grant(), bare_grant()])),
+            ("session_deleted", RegistryReceipt::SessionDeleted(report)),
+            ("pruned", RegistryReceipt::Pruned(pruned)),
+        ],
+    );
+}
+
+#[test]
 fn queries_keep_their_shape() {
-    let processes = |status, after| Query::Processes { filter: ProcessListFilter { status }, after, limit: 100 };
+    let processes = |filter, after| Query::Processes { filter, after, limit: 100 };
+    let of = |status| processes(ProcessListFilter::of_status(status), None);
+    let by_host = ProcessListFilter { originator: Some(OriginatorFilter::Host), ..ProcessListFilter::default() };
     compare(
         "query.json",
         vec![
             ("process", Query::Process { process_id: id() }),
+            ("tombstone", Query::Tombstone { process_id: id() }),
             ("events", Query::Events { process_id: id(), after: Sequence(7), limit: 100 }),
+            ("recent_events", Query::RecentEvents { process_id: id(), limit: 100 }),
+            (
+                "count_events_through",
+                Query::CountEventsThrough { process_id: id(), event_type: "line".into(), through: Sequence(7) },
+            ),
+            ("wake_events", Query::WakeEvents { process_id: id(), after: Sequence(7), limit: 100 }),
             (
                 "first_event_of_type",
                 Query::FirstEventOfType { process_id: id(), event_type: "line".into(), after: Sequence(0) },
             ),
             ("lease", Query::Lease { process_id: id() }),
-            ("processes", processes(ProcessStatusFilter::default(), None)),
-            ("processes_completed", processes(ProcessStatusFilter::Completed, Some(id()))),
-            ("processes_failed", processes(ProcessStatusFilter::Failed, None)),
-            ("processes_cancelled", processes(ProcessStatusFilter::Cancelled, None)),
-            ("processes_abandoned", processes(ProcessStatusFilter::Abandoned, None)),
-            ("processes_any", processes(ProcessStatusFilter::Any, None)),
+            ("handle_grants", Query::HandleGrants { scope: frame(), live_only: true, after: Some(id()), limit: 100 }),
+            (
+                "handle_grants_from_the_start",
+                Query::HandleGrants { scope: frame(), live_only: false, after: None, limit: 100 },
+            ),
+            ("handle_grant", Query::HandleGrant { scope: frame(), process_id: id() }),
+            ("grants_of_process", Query::GrantsOfProcess { process_id: id(), after: Some(frame()), limit: 100 }),
+            ("pending_wakes", Query::PendingWakes { target: frame(), after: Some(wake_cursor()), limit: 100 }),
+            ("changes", Query::Changes { after: Some(cursor()), limit: 100 }),
+            ("changes_from_the_start", Query::Changes { after: None, limit: 100 }),
+            ("processes", processes(ProcessListFilter::default(), None)),
+            (
+                "processes_completed",
+                processes(ProcessListFilter::of_status(ProcessStatusFilter::Completed), Some(id())),
+            ),
+            ("processes_failed", of(ProcessStatusFilter::Failed)),
+            ("processes_cancelled", of(ProcessStatusFilter::Cancelled)),
+            ("processes_abandoned", of(ProcessStatusFilter::Abandoned)),
+            ("processes_any", of(ProcessStatusFilter::Any)),
+            ("processes_by_everything", processes(full_filter(), None)),
+            ("processes_by_the_host", processes(by_host, None)),
         ],
     );
 }
 
 #[test]
 fn answers_keep_their_shape() {
+    let tombstone_of_another_life = Tombstone { generation: 1, ..tombstone() };
+    let changes = ChangePage {
+        changes: vec![
+            ProcessChange::Event(event()),
+            ProcessChange::Pruned(tombstone_of_another_life),
+            ProcessChange::SessionDeleted(session_deletion()),
+        ],
+        next: cursor(),
+        safe_through: cursor(),
+        has_more: true,
+    };
+    let wakes = PendingWakePage {
+        wakes: vec![PendingWake { cursor: wake_cursor(), delivery: story().delivery }],
+        has_more: false,
+    };
     compare(
         "answer.json",
         vec![
@@ -356,8 +550,90 @@ fn answers_keep_their_shape() {
             ("lease", Answer::Lease(Some(Box::new(lease())))),
             ("lease_none", Answer::Lease(None)),
             ("processes", Answer::Processes(ProcessPage { records: vec![story().ended], has_more: false })),
+            ("tombstone", Answer::Tombstone(Some(tombstone()))),
+            ("tombstone_none", Answer::Tombstone(None)),
+            ("count", Answer::Count(7)),
+            (
+                "handle_grants",
+                Answer::HandleGrants(HandleGrantPage { entries: vec![(grant(), story().registered)], has_more: true }),
+            ),
+            ("handle_grant", Answer::HandleGrant(Some(grant()))),
+            ("handle_grant_none", Answer::HandleGrant(None)),
+            (
+                "grants_of_process",
+                Answer::GrantsOfProcess(ProcessGrantPage { grants: vec![bare_grant(), grant()], has_more: false }),
+            ),
+            ("pending_wakes", Answer::PendingWakes(wakes)),
+            ("changes", Answer::Changes(changes)),
         ],
     );
+}
+
+#[test]
+fn what_is_left_of_a_process_and_cursors_keep_their_shape() {
+    compare("tombstone.json", vec![("tombstone", tombstone())]);
+    compare("session_deletion.json", vec![("session_deletion", session_deletion())]);
+    compare("change_cursor.json", vec![("cursor", cursor())]);
+    compare("wake_cursor.json", vec![("cursor", wake_cursor())]);
+    compare("wake_delivery.json", vec![("delivery", story().delivery)]);
+    compare("durability.json", vec![("inline", DurabilityTier::Inline), ("durable", DurabilityTier::Durable)]);
+    let signal = ProcessSignal::new("go").expect("a name");
+    compare("signal.json", vec![("signal", signal)]);
+    compare("signal_invalid.json", vec![("invalid", InvalidSignalName { found: "a b".into() })]);
+}
+
+#[test]
+fn errors_of_a_registry_keep_their_shape() {
+    let operation = OperationId { issuer: 1, number: 2 };
+    let reason = || "why".to_owned();
+    let samples = vec![
+        ("refused", RegistryError::Refused(Refusal::Unknown { process_id: id() })),
+        ("busy", RegistryError::Busy { limit: 8 }),
+        ("unavailable", RegistryError::Unavailable { process_id: id(), retry_at_ms: 9, reason: reason() }),
+        ("outcome_unknown", RegistryError::OutcomeUnknown { process_id: id(), operation, reason: reason() }),
+        (
+            "across_outcome_unknown",
+            RegistryError::AcrossOutcomeUnknown { command: "prune".into(), operation, reason: reason() },
+        ),
+        ("not_stored", RegistryError::NotStored { reason: reason() }),
+        ("store_unknown", RegistryError::Store(LogError::Unknown { process_id: id() })),
+        ("store_refused", RegistryError::Store(LogError::Refused(Box::new(Refusal::EmptyPage)))),
+        (
+            "store_damaged",
+            RegistryError::Store(LogError::Damaged { process_id: id(), sequence: Sequence(3), what: "how".into() }),
+        ),
+        ("store_unreadable", RegistryError::Store(LogError::Unreadable { reason: reason() })),
+        ("store_closed", RegistryError::Store(LogError::Closed)),
+        ("wrong_answer", RegistryError::WrongAnswer { query: "process".into() }),
+        ("closed", RegistryError::Closed),
+    ];
+    let words = samples.iter().map(|(name, error)| (*name, error.to_string())).collect();
+    compare("registry_error_words.json", words);
+    compare("registry_error.json", samples);
+}
+
+fn limit_exceeded(measure: Measure) -> Refusal {
+    let limit = Limits::NAME_BYTES as u64;
+    Refusal::LimitExceeded { what: "label".into(), measure, limit, found: limit + 1 }
+}
+
+fn invalid_filter(json: Value) -> Refusal {
+    let invalid: InvalidFilter = ProcessListFilter::decode(&json).expect_err("no filter");
+    Refusal::InvalidFilter(invalid)
+}
+
+/// Every variant that the source lists is among the samples.
+fn check_variants(samples: &[(&str, Refusal)]) {
+    let source = include_str!("../src/domain/refusal.rs");
+    let (_, body) = source.split_once("pub enum Refusal {").expect("the enum is there");
+    let listed = body.lines().filter(|line| {
+        line.strip_prefix("    ").is_some_and(|line| line.starts_with(|first: char| first.is_ascii_uppercase()))
+    });
+    let sampled: BTreeSet<_> = samples
+        .iter()
+        .map(|(_, refusal)| serde_json::to_value(refusal).expect("it has a JSON form")["refusal"].to_string())
+        .collect();
+    assert_eq!(sampled.len(), listed.count(), "{sampled:?}");
 }
 
 #[test]
@@ -410,8 +686,27 @@ fn refusals_keep_their_shape_and_their_words() {
         ("already_terminal", Refusal::AlreadyTerminal { process_id: id(), existing: Box::new(success()) }),
         ("lease_held", Refusal::LeaseHeld { process_id: id(), holder: Box::new(lease()) }),
         ("lease_lost", Refusal::LeaseLost { process_id: id() }),
+        ("external_ref_conflict", Refusal::ExternalRefConflict { process_id: id(), stored: Box::new(external_ref()) }),
+        ("abandon_of_terminal", Refusal::AbandonOfTerminal { process_id: id(), existing: Box::new(success()) }),
+        ("wait_of_terminal", Refusal::WaitOfTerminal { process_id: id(), existing: Box::new(success()) }),
+        ("no_such_wake", Refusal::NoSuchWake { process_id: id(), sequence: Sequence(7) }),
+        ("reserved_replay_key", Refusal::ReservedReplayKey { replay_key: key() }),
+        ("handle_not_granted", Refusal::HandleNotGranted { process_id: id(), scope: frame() }),
+        ("empty_name", Refusal::EmptyName { what: "label".into() }),
+        ("control_character", Refusal::ControlCharacter { what: "label".into(), found: '\n' }),
+        ("limit_exceeded_bytes", limit_exceeded(Measure::Bytes)),
+        ("limit_exceeded_items", limit_exceeded(Measure::Items)),
+        ("too_deep", Refusal::TooDeep { what: "metadata of an external ref".into(), reason: "why".into() }),
+        ("empty_page", Refusal::EmptyPage),
+        ("invalid_filter_no_record", invalid_filter(json!(7))),
+        ("invalid_filter_unknown_key", invalid_filter(json!({"stauts": "any"}))),
+        ("invalid_filter_wrong_value", invalid_filter(json!({"status": 7}))),
+        ("cursor_foreign", Refusal::Cursor(CursorFault::Foreign { expected: "store".into(), found: "other".into() })),
+        ("cursor_other_epoch", Refusal::Cursor(CursorFault::OtherEpoch { expected: 2, found: 1 })),
+        ("cursor_rewound", Refusal::Cursor(CursorFault::Rewound)),
         ("decision_panicked", Refusal::DecisionPanicked { process_id, message: "why".into() }),
     ];
+    check_variants(&samples);
     let words = samples.iter().map(|(name, refusal)| (*name, refusal.to_string())).collect();
     compare("refusal_words.json", words);
     compare("refusal.json", samples);
@@ -425,7 +720,9 @@ fn records_keep_their_shape() {
         vec![
             ("registered", story.registered.as_ref().clone()),
             ("started", story.started.as_ref().clone()),
+            ("waiting", story.waiting.as_ref().clone()),
             ("ended", story.ended.as_ref().clone()),
+            ("of_a_later_life", ProcessRecord { generation: 3, ..story.registered.as_ref().clone() }),
         ],
     );
 }

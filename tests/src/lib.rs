@@ -13,6 +13,7 @@ pub mod log_backend;
 pub mod log_conformance;
 pub mod log_reading;
 mod manual_clock;
+pub mod oracle;
 pub mod power_cut;
 pub mod registry_backend;
 pub mod registry_conformance;

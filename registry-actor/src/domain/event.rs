@@ -42,9 +42,10 @@ impl ProcessEvent {
     /// The wake that this event acknowledges, if it acknowledges one.
     #[must_use]
     pub fn acknowledged_wake(&self) -> Option<Sequence> {
-        (self.core_type() == Some(CoreEventType::WakeAcknowledged))
-            .then(|| self.payload.get("sequence").and_then(Value::as_u64).map(Sequence))
-            .flatten()
+        if *self.event_type != *CoreEventType::WakeAcknowledged.name() {
+            return None;
+        }
+        self.payload.get("sequence").and_then(Value::as_u64).map(Sequence)
     }
 
     /// Lineage of the event. It follows from the event itself and is not stored.

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::Limits;
+
 /// The longest accepted id or key, in bytes of UTF-8.
-const MAX_IDENTIFIER_BYTES: usize = 512;
+const MAX_IDENTIFIER_BYTES: usize = Limits::IDENTIFIER_BYTES;
 
 /// A name that cannot be an id or a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Fence, LeaseOwnerLiveness, LeaseToken, ProcessId};
+use super::json_size::check_written_size;
+use super::name::check_name;
+use super::{Fence, LeaseOwnerLiveness, LeaseToken, ProcessId, Refusal};
 
 /// One period in which one host held a store. The owner lock makes sessions of a local store exclusive, so that a
 /// later session proves the end of every earlier one.
@@ -49,6 +51,13 @@ impl LeaseOwnerIdentity {
     #[must_use]
     pub fn same_incarnation(&self, other: &Self) -> bool {
         self.owner_id == other.owner_id && self.incarnation_id == other.incarnation_id
+    }
+
+    /// Refuses an owner that names nobody, or that no store takes: it is written into lease rows and facts.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        check_name("owner id", &self.owner_id)?;
+        check_name("incarnation id", &self.incarnation_id)?;
+        check_written_size("lease owner", self)
     }
 }
 

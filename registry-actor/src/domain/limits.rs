@@ -15,6 +15,8 @@ impl Limits {
     pub const NAME_BYTES: usize = 512;
     /// Bytes of JSON in one payload, one registration, one outcome, one reference, one descriptor.
     pub const PAYLOAD_BYTES: usize = 1024 * 1024;
+    /// Bytes of text that the templates of one selector put together: each text that they make, as often as it is made.
+    pub const TEMPLATE_BYTES: usize = 4 * Self::PAYLOAD_BYTES;
     /// Arrays and objects that may stand in one another in a value that a caller hands in.
     pub const JSON_LEVELS: usize = nesting::MAX_LEVELS;
     /// Event types that one process declares, the core types included.

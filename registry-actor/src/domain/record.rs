@@ -23,7 +23,8 @@ pub struct ProcessRecord {
     pub created_at_ms: u64,
     /// When it last changed, in ms since the Unix epoch. Never goes back.
     pub updated_at_ms: u64,
-    /// When it ended, in ms since the Unix epoch. Set once, and never before `created_at_ms`.
+    /// When it ended, in ms since the Unix epoch: the `updated_at_ms` of its terminal event, so that a clock that went
+    /// back cannot put the end before an earlier change. Set once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal_at_ms: Option<u64>,
     /// Who began the execution. Set once.

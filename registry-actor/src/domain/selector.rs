@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::nesting;
+use super::{Limits, nesting};
 
 /// Picks or builds a value from an event payload.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,14 +39,27 @@ pub enum SelectorError {
         /// The pointer.
         pointer: String,
     },
+    /// Templates put together more text than they may.
+    #[error("templates must put together at most {limit} bytes of text, got {found}")]
+    TooLarge {
+        /// [`Limits::TEMPLATE_BYTES`], inclusive.
+        limit: u64,
+        /// How far it had come when it was given up.
+        found: u64,
+    },
 }
 
 impl ProcessValueSelector {
     /// Evaluates the selector over a payload.
     ///
     /// # Errors
-    /// [`SelectorError::PointerMissed`] where a pointer names nothing.
+    /// [`SelectorError::PointerMissed`] where a pointer names nothing, [`SelectorError::TooLarge`] where templates put
+    /// together more text than they may.
     pub fn select(&self, payload: &Value) -> Result<Value, SelectorError> {
+        self.select_within(payload, &mut TextBudget::default())
+    }
+
+    fn select_within(&self, payload: &Value, budget: &mut TextBudget) -> Result<Value, SelectorError> {
         match self {
             Self::Payload => Ok(payload.clone()),
             Self::Pointer(pointer) => payload
@@ -57,9 +70,11 @@ impl ProcessValueSelector {
             Self::Template { template, fields } => {
                 let mut texts = BTreeMap::new();
                 for (name, field) in fields {
-                    texts.insert(name.as_str(), stringify(&field.select(payload)?));
+                    let text = stringify(&field.select_within(payload, budget)?);
+                    budget.take(text.len())?;
+                    texts.insert(name.as_str(), text);
                 }
-                Ok(Value::String(render(template, &texts)))
+                render(template, &texts, budget).map(Value::String)
             }
             Self::Present(pointer) => Ok(Value::Bool(payload.pointer(pointer).is_some())),
         }
@@ -98,23 +113,39 @@ pub(crate) fn is_truthy(value: &Value) -> bool {
     }
 }
 
-fn render(template: &str, texts: &BTreeMap<&str, String>) -> String {
-    let mut rendered = String::with_capacity(template.len());
+/// What the templates of one evaluation have put together so far. A template can name one field as often as it likes, and
+/// a field can be a template: without a bound, a declaration and a payload of a megabyte each make texts of terabytes.
+#[derive(Default)]
+struct TextBudget {
+    taken: usize,
+}
+
+impl TextBudget {
+    fn take(&mut self, bytes: usize) -> Result<(), SelectorError> {
+        self.taken = self.taken.saturating_add(bytes);
+        if self.taken > Limits::TEMPLATE_BYTES {
+            let [limit, found] = [Limits::TEMPLATE_BYTES, self.taken].map(|bytes| bytes as u64);
+            return Err(SelectorError::TooLarge { limit, found });
+        }
+        Ok(())
+    }
+}
+
+fn render(template: &str, texts: &BTreeMap<&str, String>, budget: &mut TextBudget) -> Result<String, SelectorError> {
+    let mut rendered = String::new();
     let mut rest = template;
     while let Some(open) = rest.find('{') {
-        rendered.push_str(&rest[..open]);
         let after_open = &rest[open + 1..];
         let known = after_open.find('}').and_then(|close| Some((close, texts.get(&after_open[..close])?)));
-        if let Some((close, text)) = known {
-            rendered.push_str(text);
-            rest = &after_open[close + 1..];
-        } else {
-            rendered.push('{');
-            rest = after_open;
-        }
+        let (text, after) = known.map_or(("{", after_open), |(close, text)| (text.as_str(), &after_open[close + 1..]));
+        budget.take(open.saturating_add(text.len()))?;
+        rendered.push_str(&rest[..open]);
+        rendered.push_str(text);
+        rest = after;
     }
+    budget.take(rest.len())?;
     rendered.push_str(rest);
-    rendered
+    Ok(rendered)
 }
 
 #[cfg(test)]
@@ -158,6 +189,25 @@ mod tests {
     fn a_template_with_a_missing_field_is_an_error() {
         let template = json!({"template": {"template": "x", "fields": {"a": {"pointer": "/a"}}}});
         assert!(selected(template, &json!({})).is_err());
+    }
+
+    #[test]
+    fn what_templates_put_together_is_bounded() {
+        let text = |bytes: usize| Value::String("x".repeat(bytes));
+        let half = Limits::TEMPLATE_BYTES / 2;
+        let once = || json!({"template": {"template": "{a}", "fields": {"a": {"pointer": "/a"}}}});
+        assert_eq!(selected(once(), &json!({"a": text(half)})), Ok(text(half)), "made once and put in once");
+        let limit = Limits::TEMPLATE_BYTES as u64;
+        let too_large = |found: usize| Err(SelectorError::TooLarge { limit, found: found as u64 });
+        assert_eq!(selected(once(), &json!({"a": text(half + 1)})), too_large(2 * (half + 1)));
+        let often = json!({"template": {"template": "{a}".repeat(100_000), "fields": {"a": {"pointer": "/a"}}}});
+        assert_eq!(selected(often, &json!({"a": text(half / 4)})), too_large(half / 4 * 9));
+        // Sixteen fields of each of five levels would be a million texts.
+        let wide = (0..5).fold(json!("payload"), |inner, _| {
+            let fields: BTreeMap<_, _> = (0..16).map(|name| (name.to_string(), inner.clone())).collect();
+            json!({"template": {"template": "", "fields": fields}})
+        });
+        assert!(matches!(selected(wide, &text(1_000)), Err(SelectorError::TooLarge { .. })));
     }
 
     #[test]

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::selector::{is_truthy, stringify};
 use super::{
-    AbandonEvidence, AbandonWriter, CoreEventType, Fence, LeaseOwnerIdentity, ProcessAwaitOutput, ProcessEventType,
-    ProcessFailureClass, ProcessId, ProcessTerminalSpec, ProcessTerminalState, ProcessWakeDedupeKey, ProcessWakeSpec,
-    Refusal, SelectorError, Sequence,
+    AbandonEvidence, AbandonWriter, CoreEventType, Fence, LeaseOwnerIdentity, Measure, ProcessAwaitOutput,
+    ProcessEventType, ProcessFailureClass, ProcessId, ProcessTerminalSpec, ProcessTerminalState, ProcessWakeDedupeKey,
+    ProcessWakeSpec, Refusal, SelectorError, Sequence,
 };
 
 /// Materialised meaning of one event.
@@ -73,7 +73,6 @@ pub(crate) fn materialize(
     sequence: Sequence,
     authority: Option<TerminalAuthority>,
 ) -> Result<ProcessEventSemantics, Refusal> {
-    let selector_missed = |reason: SelectorError| Refusal::SelectorMissed { event_type: declared.name.clone(), reason };
     let terminal = match (&declared.semantics.terminal, authority) {
         (Some(spec), Some(authority)) => Some(Box::new(MaterializedTerminal {
             state: spec.state,
@@ -84,9 +83,24 @@ pub(crate) fn materialize(
     };
     let wake = match &declared.semantics.wake {
         None => None,
-        Some(spec) => wake(spec, payload, process_id, sequence).map_err(selector_missed)?.map(Box::new),
+        Some(spec) => {
+            wake(spec, payload, process_id, sequence).map_err(|reason| refusal(declared, reason))?.map(Box::new)
+        }
     };
     Ok(ProcessEventSemantics { terminal, wake })
+}
+
+/// A selector that does not fit, in the words of the whole command.
+fn refusal(declared: &ProcessEventType, reason: SelectorError) -> Refusal {
+    match reason {
+        SelectorError::TooLarge { limit, found } => Refusal::LimitExceeded {
+            what: format!("templates of event type `{}`", declared.name),
+            measure: Measure::Bytes,
+            limit,
+            found,
+        },
+        SelectorError::PointerMissed { .. } => Refusal::SelectorMissed { event_type: declared.name.clone(), reason },
+    }
 }
 
 /// Only core types parse an outcome: a user's value that happens to look like one stays the value it is.
@@ -97,9 +111,7 @@ fn terminal_output(
 ) -> Result<ProcessAwaitOutput, Refusal> {
     let value = match &spec.await_output {
         None => payload.clone(),
-        Some(selector) => selector
-            .select(payload)
-            .map_err(|reason| Refusal::SelectorMissed { event_type: declared.name.clone(), reason })?,
+        Some(selector) => selector.select(payload).map_err(|reason| refusal(declared, reason))?,
     };
     if CoreEventType::from_name(&declared.name).is_none() {
         return Ok(wrap(spec.state, value));
@@ -148,7 +160,12 @@ fn wake(
     sequence: Sequence,
 ) -> Result<Option<MaterializedWake>, SelectorError> {
     // A `when` that points at nothing does not hold: the optional field that it asks about is absent.
-    let holds = spec.when.as_ref().is_none_or(|when| when.select(payload).is_ok_and(|value| is_truthy(&value)));
+    let holds = match spec.when.as_ref().map(|when| when.select(payload)) {
+        None => true,
+        Some(Ok(value)) => is_truthy(&value),
+        Some(Err(SelectorError::PointerMissed { .. })) => false,
+        Some(Err(too_large @ SelectorError::TooLarge { .. })) => return Err(too_large),
+    };
     if !holds {
         return Ok(None);
     }

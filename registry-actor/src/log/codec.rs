@@ -285,7 +285,7 @@ pub(crate) fn decode_record(
 }
 
 /// Gives a delivery its stored form.
-fn encode_delivery(delivery: ProcessWakeDelivery) -> Result<EncodedDelivery, MalformedBatch> {
+pub(crate) fn encode_delivery(delivery: ProcessWakeDelivery) -> Result<EncodedDelivery, MalformedBatch> {
     let body = to_json("a wake delivery", &delivery)?;
     let checksum = delivery_checksum(CODEC_JSON, &body);
     Ok(EncodedDelivery { delivery, body, checksum })
@@ -324,7 +324,7 @@ fn mark_checksum(codec: i64, body: &[u8]) -> Digest {
 }
 
 /// Gives a lease row its stored form.
-fn encode_lease(process_id: &ProcessId, row: LeaseRow) -> Result<EncodedLease, MalformedBatch> {
+pub(crate) fn encode_lease(process_id: &ProcessId, row: LeaseRow) -> Result<EncodedLease, MalformedBatch> {
     let body = to_json("a lease", &row)?;
     let checksum = lease_checksum(process_id, row.revision.cast_signed(), row.fence.0.cast_signed(), CODEC_JSON, &body);
     Ok(EncodedLease { row, body, checksum })

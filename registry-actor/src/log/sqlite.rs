@@ -7,6 +7,8 @@ mod check;
 mod faults;
 mod group;
 mod heads;
+mod listing;
+mod migration;
 mod open_error;
 mod options;
 mod owner;
@@ -14,8 +16,10 @@ mod pool;
 mod queue;
 mod read;
 mod reader;
+mod rows;
 mod schema;
 mod type_blocks;
+mod wakes;
 mod writer;
 
 use std::fmt;
@@ -24,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 pub use self::faults::{FaultVerdict, WriterFaults, WriterPoint};
 pub use self::open_error::OpenError;
@@ -35,14 +39,16 @@ pub use self::reader::SqliteReader;
 use self::group::GroupWriter;
 use self::owner::OwnerLock;
 use self::pool::ReaderPool;
-use self::queue::{Lane, Queue, Queued};
+use self::queue::{Lane, Queue, Queued, QueuedBatch, QueuedCommand};
 use self::writer::{Writer, WriterSettings};
 use super::codec;
 use super::followers::Followers;
-use crate::domain::{Digest, ProcessEvent, ProcessId, ReplayKey, StoreSession};
+use crate::domain::{
+    DecisionContext, Digest, ProcessEvent, ProcessId, RegistryCommand, RegistryReceipt, ReplayKey, StoreSession,
+};
 use crate::port::{
-    Answer, AppendError, AppendReply, CommitFollower, FeedPage, LogError, Position, ProcessBatch, ProcessLog,
-    ProcessVerification, Query, StoredProcess,
+    AcrossError, Answer, AppendError, AppendReply, CommitFollower, DurabilityTier, FeedPage, LogError, Position,
+    ProcessBatch, ProcessLog, ProcessVerification, Query, StoredProcess,
 };
 
 /// A log in one SQLite file.
@@ -77,17 +83,19 @@ impl SqliteLog {
         owner::sync_parent(&path)?;
         let session = StoreSession { store_id: identity.store_id.into(), number: identity.session };
 
-        let group = GroupWriter::new(connection).map_err(failed)?;
+        let store = read::StoreIdentity { store_id: Arc::clone(&session.store_id), epoch: identity.epoch };
+        let group = GroupWriter::new(connection, store.clone()).map_err(failed)?;
         let told = group.last_position();
         let queue = Arc::new(Queue::new(options.queue));
         let followers = Arc::new(Followers::starting_after(told));
         let threads_failed = |error: std::io::Error| OpenError::of_io(&path, &error);
         let pool = ReaderPool::start(path.clone(), options.synchronous, options.reader_threads, None)
             .map_err(threads_failed)?;
-        let reader = SqliteReader::beside(Arc::clone(&pool), Arc::clone(&session.store_id));
+        let reader = SqliteReader::beside(Arc::clone(&pool), store.clone());
         let writer = Writer {
             settings: WriterSettings {
                 path: path.clone(),
+                store,
                 synchronous: options.synchronous,
                 cache_kib: options.writer_cache_kib,
                 group: options.group,
@@ -176,7 +184,7 @@ impl ProcessLog for SqliteLog {
         }
         // Here and not on the writer's thread, which is the one thing that all processes share.
         match codec::encode(batch) {
-            Ok(batch) => self.queue.push(Queued { batch, reply }),
+            Ok(batch) => self.queue.push(Queued::Batch(QueuedBatch { batch, reply })),
             Err(malformed) => reply.answer(Err(AppendError::NotAccepted { reason: malformed.to_string() })),
         }
     }
@@ -198,14 +206,17 @@ impl ProcessLog for SqliteLog {
 
     async fn execute_across(
         &self,
-        _: crate::domain::RegistryCommand,
-        _: crate::domain::DecisionContext,
-    ) -> Result<crate::domain::RegistryReceipt, crate::port::AcrossError> {
-        Err(AppendError::NotAccepted { reason: "stub".to_owned() }.into())
+        command: RegistryCommand,
+        context: DecisionContext,
+    ) -> Result<RegistryReceipt, AcrossError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.push(Queued::Across(QueuedCommand { command, context, reply }));
+        let ended = || AppendError::Unknown { reason: "the writer ended before it answered".to_owned() };
+        answer.await.unwrap_or_else(|_| Err(ended().into()))
     }
 
-    fn durability(&self) -> crate::port::DurabilityTier {
-        crate::port::DurabilityTier::Durable
+    fn durability(&self) -> DurabilityTier {
+        DurabilityTier::Durable
     }
 
     async fn query(&self, query: Query) -> Result<Answer, LogError> {

@@ -67,6 +67,12 @@ impl Verification {
         self.faults.push(LogFault { sequence, what });
     }
 
+    /// Whether nothing was found so far.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn is_whole(&self) -> bool {
+        self.faults.is_empty()
+    }
+
     /// Where the walk stands.
     pub(crate) fn sequence(&self) -> Option<Sequence> {
         self.last.map(|(sequence, _)| sequence)

@@ -156,12 +156,14 @@ fn an_unregistered_process_has_no_outcome() {
     assert_eq!(World::empty().refusal(complete(&success())), unknown());
 }
 
+/// A note under this key would have kept the process from ever completing.
 #[test]
-fn a_key_that_a_caller_took_for_something_else_conflicts() {
+fn nobody_takes_the_key_of_an_outcome_for_something_else() {
     let mut world = World::registered();
     let taken = "process:p:terminal:process.completed";
-    world.run(append(note(json!(1)).with_replay_key(key(taken))));
-    assert_eq!(world.refusal(complete(&success())), Refusal::ReplayConflict { replay_key: key(taken) });
+    let refusal = world.refusal(append(note(json!(1)).with_replay_key(key(taken))));
+    assert_eq!(refusal, Refusal::ReservedReplayKey { replay_key: key(taken) });
+    world.run(complete(&success()));
 }
 
 #[test]
@@ -281,11 +283,15 @@ fn a_displaced_holder_learns_the_outcome_that_its_successor_wrote() {
     assert_eq!(world.row(), row);
 }
 
+/// An end before the beginning would be pruned by a cutoff that the process was never meant by.
 #[test]
-fn the_time_of_the_end_is_that_of_the_clock_even_if_it_went_back() {
+fn a_process_never_ends_before_it_began_even_if_the_clock_went_back() {
     let mut world = World::registered();
+    world.advance(20);
+    world.run(append(note(json!(1))));
     world.context.epoch_ms = EPOCH - 10;
-    world.run(complete(&success()));
-    assert_eq!(world.record().terminal_at_ms, Some(EPOCH - 10));
-    assert_eq!(world.record().updated_at_ms, EPOCH);
+    let decision = world.run(complete(&success()));
+    assert_eq!(decision.events[0].occurred_at_ms, EPOCH - 10, "the event says when it was decided");
+    assert_eq!(world.record().terminal_at_ms, Some(EPOCH + 20));
+    assert_eq!(world.record().updated_at_ms, EPOCH + 20);
 }

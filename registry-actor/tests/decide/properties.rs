@@ -5,11 +5,12 @@ use std::fmt::Debug;
 
 use proptest::prelude::*;
 use registry_actor::domain::{
-    AbandonEvidence, AbandonWriter, Command, Fence, LeaseFence, LeaseOwnerIdentity, LeaseOwnerLiveness, LeaseRelease,
-    LeaseToken, ObservedProcess, PayloadSchema, ProcessAwaitOutput, ProcessEventAppendRequest,
-    ProcessEventSemanticsSpec, ProcessEventType, ProcessFailureClass, ProcessLease, ProcessLeaseClaimOutcome,
-    ProcessRegistration, ProcessTerminalSpec, ProcessTerminalState, ProcessValueSelector, ProcessWakeDedupeKey,
-    ProcessWakeSpec, Receipt, Refusal, SessionScope, UnfencedWrites, WriteAuthority,
+    AbandonEvidence, AbandonRequest, AbandonWriter, Command, Decision, Fence, LeaseFence, LeaseOwnerIdentity,
+    LeaseOwnerLiveness, LeaseRelease, LeaseToken, ObservedProcess, PayloadSchema, ProcessAwaitOutput,
+    ProcessEventAppendRequest, ProcessEventSemanticsSpec, ProcessEventType, ProcessExternalRef, ProcessFailureClass,
+    ProcessLease, ProcessLeaseClaimOutcome, ProcessRegistration, ProcessTerminalSpec, ProcessTerminalState,
+    ProcessValueSelector, ProcessWakeDedupeKey, ProcessWakeSpec, Receipt, Refusal, SessionScope, UnfencedWrites,
+    WaitKind, WaitState, WriteAuthority, clear_wake_target,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,11 +21,18 @@ use crate::world::*;
 /// One thing that happens. Leases are named by the order in which they were granted.
 #[derive(Debug, Clone)]
 enum Step {
-    Register(ProcessRegistration),
+    Register(Box<ProcessRegistration>),
     Append(Vec<ProcessEventAppendRequest>, Right),
     Cancel(Option<String>),
     Complete(ProcessAwaitOutput, Right, LeaseRelease),
     Start(LeaseOwnerIdentity, Right),
+    Refer(ProcessExternalRef),
+    Abandon(AbandonRequest),
+    Wait(WaitState, Right),
+    Resume(Right),
+    Ack(u64),
+    /// The session that is woken is deleted.
+    ClearTarget,
     Claim(LeaseOwnerIdentity, u64),
     Reclaim(LeaseOwnerIdentity, usize, ObservedProcess, u64),
     Renew(usize, u64),
@@ -161,10 +169,12 @@ fn any_request() -> impl Strategy<Value = ProcessEventAppendRequest> {
         1 => Just("process.wake_acknowledged"),
         1 => Just("process.registered"),
         1 => Just("process.waiting"),
+        1 => Just("process.resumed"),
         1 => Just("process.cancel_requested"),
     ];
     let plain = (event_type, prop_oneof![Just(json!(1)), any_json()])
         .prop_map(|(event_type, payload)| ProcessEventAppendRequest::new(event_type, payload));
+    let waiting = any_wait().prop_map(|wait| ProcessEventAppendRequest::new("process.waiting", json!(wait)));
     let ending = (prop::sample::select(vec!["process.completed", "process.failed"]), any_outcome())
         .prop_map(|(event_type, output)| ProcessEventAppendRequest::new(event_type, output.to_event_payload()));
     let key_text = prop_oneof![
@@ -172,13 +182,12 @@ fn any_request() -> impl Strategy<Value = ProcessEventAppendRequest> {
         1 => Just("process:p:first_started".to_owned()),
         1 => Just("process:p:terminal:process.completed".to_owned()),
     ];
-    (prop_oneof![6 => plain, 1 => ending], prop::option::of(key_text), prop::option::of(any_scope())).prop_map(
-        |(request, key_text, scope)| ProcessEventAppendRequest {
+    (prop_oneof![6 => plain, 1 => waiting, 1 => ending], prop::option::of(key_text), prop::option::of(any_scope()))
+        .prop_map(|(request, key_text, scope)| ProcessEventAppendRequest {
             replay_key: key_text.map(|text| key(&text)),
             wake_target_scope: scope,
             ..request
-        },
-    )
+        })
 }
 
 fn any_right() -> impl Strategy<Value = Right> {
@@ -198,6 +207,28 @@ fn any_registration() -> impl Strategy<Value = ProcessRegistration> {
     )
 }
 
+fn any_external_ref() -> impl Strategy<Value = ProcessExternalRef> {
+    ("[ab]?", "[12]", prop::option::of(any_json())).prop_map(|(backend, id, metadata)| ProcessExternalRef {
+        backend,
+        id,
+        metadata,
+    })
+}
+
+fn any_abandon_request() -> impl Strategy<Value = AbandonRequest> {
+    ("[ab]?", any::<u64>(), prop::option::of("[ab]"))
+        .prop_map(|(requested_by, requested_at_ms, reason)| AbandonRequest { requested_by, requested_at_ms, reason })
+}
+
+fn any_wait() -> impl Strategy<Value = WaitState> {
+    (1_u64..4, prop_oneof![4 => Just("go"), 1 => Just("")]).prop_map(|(ordinal, name)| match wait(ordinal) {
+        WaitState { kind: WaitKind::Signal { event_type, key, ordinal, .. }, since_ms } => {
+            WaitState { kind: WaitKind::Signal { name: name.to_owned(), event_type, key, ordinal }, since_ms }
+        }
+        other => other,
+    })
+}
+
 fn any_ttl() -> impl Strategy<Value = u64> {
     prop_oneof![Just(0), 1_u64..200, Just(u64::MAX)]
 }
@@ -210,13 +241,19 @@ fn any_step() -> impl Strategy<Value = Step> {
     ];
     let release = prop::sample::select(vec![LeaseRelease::Keep, LeaseRelease::Release]);
     prop_oneof![
-        1 => any_registration().prop_map(Step::Register),
+        1 => any_registration().prop_map(|registration| Step::Register(Box::new(registration))),
         8 => (prop::collection::vec(any_request(), 0..4), any_right())
             .prop_map(|(requests, right)| Step::Append(requests, right)),
         1 => prop::option::of("[ab]").prop_map(Step::Cancel),
         2 => (any_outcome(), any_right(), release)
             .prop_map(|(output, right, release)| Step::Complete(output, right, release)),
         2 => (any_owner(), any_right()).prop_map(|(owner, right)| Step::Start(owner, right)),
+        1 => any_external_ref().prop_map(Step::Refer),
+        1 => any_abandon_request().prop_map(Step::Abandon),
+        3 => (any_wait(), any_right()).prop_map(|(wait, right)| Step::Wait(wait, right)),
+        2 => any_right().prop_map(Step::Resume),
+        3 => (0_u64..16).prop_map(Step::Ack),
+        1 => Just(Step::ClearTarget),
         4 => (any_owner(), any_ttl()).prop_map(|(owner, ttl_ms)| Step::Claim(owner, ttl_ms)),
         2 => (any_owner(), 0_usize..6, observed, any_ttl())
             .prop_map(|(owner, lease, observed, ttl_ms)| Step::Reclaim(owner, lease, observed, ttl_ms)),
@@ -264,13 +301,19 @@ impl Watched {
 
     fn take(&mut self, step: Step) {
         let command = match step {
-            Step::Register(registration) => register(registration),
+            Step::Register(registration) => register(*registration),
             Step::Append(events, right) => Command::Append { events, authority: self.authority(right) },
             Step::Cancel(reason) => Command::RequestCancel { reason },
             Step::Complete(output, right, lease) => {
                 Command::Complete { output, authority: self.authority(right), lease }
             }
             Step::Start(owner, right) => first_started(&owner, self.authority(right)),
+            Step::Refer(external_ref) => set_external_ref(&external_ref),
+            Step::Abandon(request) => request_abandon(&request),
+            Step::Wait(wait, right) => Command::SetWait { wait, authority: self.authority(right) },
+            Step::Resume(right) => Command::ClearWait { authority: self.authority(right) },
+            Step::Ack(sequence) => ack(sequence),
+            Step::ClearTarget => return self.clear_target(),
             Step::Claim(owner, ttl_ms) => claim(&owner, ttl_ms),
             Step::Reclaim(owner, number, observed, ttl_ms) => {
                 self.world.context.observed = observed;
@@ -297,6 +340,8 @@ impl Watched {
         let before = self.world.clone();
         let fenced_right = match command {
             Command::Append { authority: WriteAuthority::Holder(fence), .. }
+            | Command::SetWait { authority: WriteAuthority::Holder(fence), .. }
+            | Command::ClearWait { authority: WriteAuthority::Holder(fence) }
             | Command::RecordFirstStarted { authority: WriteAuthority::Holder(fence), .. } => Some(fence.clone()),
             _ => None,
         };
@@ -305,7 +350,7 @@ impl Watched {
             && before.state.record.is_some()
         {
             let lost = decided == Err(lease_lost());
-            let ended = before.record().status.is_terminal() && !matches!(command, Command::Append { .. });
+            let ended = before.record().status.is_terminal() && matches!(command, Command::RecordFirstStarted { .. });
             assert!(ended || lost == (self.holder != Some(fence)), "only the holder writes, and it always may");
         }
         let decision = match decided {
@@ -313,22 +358,53 @@ impl Watched {
             Err(refusal) => {
                 reads_back(&refusal);
                 assert!(!matches!(refusal, Refusal::ReplayUnresolved { .. }), "the edge looked up every key");
+                let words = refusal.to_string();
+                assert!(!words.is_empty() && !words.contains('\n'), "{words}");
+                assert_eq!(self.world.state.record, before.state.record, "a refusal changes nothing");
+                assert_eq!((self.world.row(), self.world.state.sequence), (before.row(), before.state.sequence));
                 return;
             }
         };
         self.world.install(&decision);
         self.check_records(&before);
         self.check_leases(&before, command);
+        self.check_deliveries(&decision);
         reads_back(&Receipt {
             record: self.world.state.record.clone(),
             events: decision.reply.events,
             lease: decision.reply.lease,
-            deliveries: decision.deliveries,
+            deliveries: decision.reply.deliveries,
         });
         for event in &decision.events {
             reads_back(event.as_ref());
         }
         self.check_repetition(command);
+    }
+
+    fn clear_target(&mut self) {
+        let before = self.world.clone();
+        let decision = clear_wake_target(&self.world.state, &self.world.context);
+        let had_one = before.state.record.as_ref().is_some_and(|record| record.wake_target.is_some());
+        assert_eq!(decision.events.len(), usize::from(had_one));
+        self.world.install(&decision);
+        self.check_records(&before);
+        assert!(self.world.state.record.as_ref().is_none_or(|record| record.wake_target.is_none()));
+        assert_eq!(clear_wake_target(&self.world.state, &self.world.context), Decision::default());
+    }
+
+    /// What is stored is told, and only new events are stored again.
+    fn check_deliveries(&self, decision: &Decision) {
+        let told = &decision.reply.deliveries;
+        for stored in &decision.deliveries {
+            assert!(told.contains(stored));
+            assert!(decision.events.iter().any(|event| event.sequence == stored.sequence), "it is of a new event");
+        }
+        for delivery in told {
+            let event = self.world.log.iter().find(|event| event.sequence == delivery.sequence);
+            let wake = event.and_then(|event| event.semantics.wake.as_ref()).expect("it is of an event that wakes");
+            assert_eq!((&wake.input, &wake.dedupe_key), (&delivery.input, &delivery.dedupe_key));
+            assert!(!delivery.target.is_empty());
+        }
     }
 
     fn check_records(&mut self, before: &World) {
@@ -343,7 +419,19 @@ impl Watched {
             assert!(record.updated_at_ms >= before.updated_at_ms, "updated_at_ms never goes back");
             assert_eq!(record.created_at_ms, before.created_at_ms);
             assert_eq!(record.registration, before.registration);
+            assert_eq!(record.generation, before.generation);
             assert!(before.first_started.is_none() || before.first_started == record.first_started, "set once");
+            assert!(before.external_ref.is_none() || before.external_ref == record.external_ref, "set once");
+            assert!(before.abandon_request.is_none() || before.abandon_request == record.abandon_request, "set once");
+            assert!(record.wake_target.is_none() || record.wake_target == before.wake_target, "taken away for good");
+        }
+        assert!(!(record.wait.is_some() && record.status.is_terminal()), "an ended process waits for nothing");
+        assert!(record.terminal_at_ms.is_none_or(|at_ms| at_ms >= record.created_at_ms), "it began before it ended");
+        let mut acknowledged = BTreeSet::new();
+        for wake in self.world.log.iter().filter_map(|event| event.acknowledged_wake()) {
+            assert!(acknowledged.insert(wake), "each wake is acknowledged once");
+            let event = self.world.log.iter().find(|event| event.sequence == wake).expect("it names an event");
+            assert!(event.semantics.wake.is_some(), "that woke");
         }
         let end = record.status.await_output().cloned().map(|output| (output, record.terminal_at_ms));
         assert_eq!(record.terminal_at_ms.is_some(), end.is_some());
@@ -393,6 +481,11 @@ impl Watched {
             | Command::RequestCancel { .. }
             | Command::Complete { .. }
             | Command::RecordFirstStarted { .. }
+            | Command::SetExternalRef { .. }
+            | Command::RequestAbandon { .. }
+            | Command::SetWait { .. }
+            | Command::ClearWait { .. }
+            | Command::AckWake { .. }
             | Command::ReleaseLease { .. } => {
                 let repeated = resent.expect("it is answered again");
                 assert!(repeated.events.is_empty() && repeated.lease.is_none(), "{repeated:?}");
@@ -423,7 +516,7 @@ proptest! {
     #[test]
     fn no_sequence_of_commands_breaks_a_law(steps in prop::collection::vec(any_step(), 0..40)) {
         let mut watched = Watched::new();
-        watched.take(Step::Register(registration()));
+        watched.take(Step::Register(Box::new(registration())));
         for step in steps {
             watched.take(step);
         }
@@ -435,7 +528,7 @@ proptest! {
         steps in prop::collection::vec(any_step(), 0..30),
     ) {
         let mut watched = Watched::new();
-        watched.take(Step::Register(registration));
+        watched.take(Step::Register(Box::new(registration)));
         for step in steps {
             watched.take(step);
         }

@@ -57,7 +57,11 @@ fn a_registration_is_the_event_of_sequence_zero() {
         created_at_ms: EPOCH,
         updated_at_ms: EPOCH,
         terminal_at_ms: None,
+        generation: 1,
         first_started: None,
+        external_ref: None,
+        abandon_request: None,
+        wait: None,
         wake_target: None,
         status: ProcessStatus::Running.into(),
     };

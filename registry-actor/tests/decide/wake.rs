@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use registry_actor::domain::{
-    CausalRef, Decision, MaterializedWake, ProcessAwaitOutput, ProcessEvent, ProcessEventAppendRequest,
-    ProcessEventSemantics, ProcessEventSemanticsSpec, ProcessEventType, ProcessValueSelector, ProcessWakeDedupeKey,
-    ProcessWakeDelivery, ProcessWakeSpec, Refusal, SelectorError, Sequence, SessionScope,
+    CausalRef, MaterializedWake, ProcessAwaitOutput, ProcessEvent, ProcessEventAppendRequest, ProcessEventSemantics,
+    ProcessEventSemanticsSpec, ProcessEventType, ProcessValueSelector, ProcessWakeDedupeKey, ProcessWakeDelivery,
+    ProcessWakeSpec, Refusal, SelectorError, Sequence, SessionScope,
 };
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -16,7 +16,7 @@ fn selector(value: Value) -> ProcessValueSelector {
     serde_json::from_value(value).expect("a selector")
 }
 
-fn waking(when: Option<Value>, input: Value, dedupe_key: Value) -> ProcessEventType {
+fn wake_type(when: Option<Value>, input: Value, dedupe_key: Value) -> ProcessEventType {
     ProcessEventType {
         semantics: ProcessEventSemanticsSpec {
             terminal: None,
@@ -65,13 +65,14 @@ fn wake_id(scope_id: &str, dedupe_key: &str) -> String {
 
 fn delivery(event: &ProcessEvent, scope: &SessionScope) -> ProcessWakeDelivery {
     let wake = event.semantics.wake.as_ref().expect("the event wakes");
-    let scope_id = match &scope.agent_frame_id {
-        None => format!("session:{}", scope.session_id),
-        Some(frame) => format!("session:{}/frame:{frame}", scope.session_id),
+    let scope_id = match scope.agent_frame_id() {
+        None => format!("session:{}", scope.session_id()),
+        Some(frame) => format!("session:{}/frame:{frame}", scope.session_id()),
     };
     ProcessWakeDelivery {
         wake_id: wake_id(&scope_id, &wake.dedupe_key),
-        target_session_id: scope.session_id.clone(),
+        target: scope.clone(),
+        target_session_id: scope.session_id().to_owned(),
         target_scope_id: scope.id(),
         process_id: id(),
         sequence: event.sequence,
@@ -106,10 +107,10 @@ fn each_selector_says_what_the_session_is_told() {
         (json!({"present": "/nope"}), "false".to_owned()),
     ];
     for (input, told) in cases {
-        let mut world = world_with(waking(None, input, json!("event_identity")));
+        let mut world = world_with(wake_type(None, input, json!("event_identity")));
         let decision = world.run(append(wake(payload.clone())));
         let event = wakes(1, payload.clone(), &told, "p:1");
-        assert_eq!(decision, Decision { deliveries: vec![delivery(&event, &home())], ..inserts([event]) });
+        assert_eq!(decision, waking(inserts([event.clone()]), vec![delivery(&event, &home())]));
     }
 }
 
@@ -132,11 +133,11 @@ fn a_wake_holds_as_its_condition_says() {
         (json!({"template": {"template": "x", "fields": {"a": {"pointer": "/a"}}}}), json!({}), false),
     ];
     for (when, payload, holds) in cases {
-        let mut world = world_with(waking(Some(when.clone()), json!({"const": "in"}), json!({"const": "k"})));
+        let mut world = world_with(wake_type(Some(when.clone()), json!({"const": "in"}), json!({"const": "k"})));
         let decision = world.run(append(wake(payload.clone())));
         let expected = if holds {
             let event = wakes(1, payload.clone(), "in", "k");
-            Decision { deliveries: vec![delivery(&event, &home())], ..inserts([event]) }
+            waking(inserts([event.clone()]), vec![delivery(&event, &home())])
         } else {
             inserts([event(1, "wake", payload.clone())])
         };
@@ -146,8 +147,11 @@ fn a_wake_holds_as_its_condition_says() {
 
 #[test]
 fn the_input_of_a_wake_that_does_not_hold_is_not_looked_for() {
-    let declared =
-        waking(Some(json!({"present": "/text"})), json!({"pointer": "/text"}), json!({"selector": {"pointer": "/id"}}));
+    let declared = wake_type(
+        Some(json!({"present": "/text"})),
+        json!({"pointer": "/text"}),
+        json!({"selector": {"pointer": "/id"}}),
+    );
     let mut world = world_with(declared);
     assert_eq!(world.run(append(wake(json!({})))), inserts([event(1, "wake", json!({}))]));
 }
@@ -158,9 +162,9 @@ fn a_wake_that_holds_and_misses_its_input_is_refused() {
         event_type: "wake".into(),
         reason: SelectorError::PointerMissed { pointer: pointer.into() },
     };
-    let mut world = world_with(waking(None, json!({"pointer": "/text"}), json!("event_identity")));
+    let mut world = world_with(wake_type(None, json!({"pointer": "/text"}), json!("event_identity")));
     assert_eq!(world.refusal(append(wake(json!({})))), missed("/text"));
-    let mut world = world_with(waking(None, json!("payload"), json!({"selector": {"pointer": "/id"}})));
+    let mut world = world_with(wake_type(None, json!("payload"), json!({"selector": {"pointer": "/id"}})));
     assert_eq!(world.refusal(append(wake(json!({})))), missed("/id"));
 }
 
@@ -172,20 +176,20 @@ fn dedupe_keys_say_which_wakes_are_one() {
         (json!({"const": "same"}), ["same", "same", "same"]),
     ];
     for (dedupe_key, keys) in cases {
-        let mut world = world_with(waking(None, json!({"pointer": "/id"}), dedupe_key));
+        let mut world = world_with(wake_type(None, json!({"pointer": "/id"}), dedupe_key));
         let decision = world.run(append_all(["x", "y", "x"].map(|id| wake(json!({ "id": id })))));
         let events: Vec<_> = (1..)
             .zip(["x", "y", "x"].into_iter().zip(keys))
             .map(|(sequence, (id, key))| wakes(sequence, json!({ "id": id }), id, key))
             .collect();
         let deliveries = events.iter().map(|event| delivery(event, &home())).collect();
-        assert_eq!(decision, Decision { deliveries, ..inserts(events) });
+        assert_eq!(decision, waking(inserts(events), deliveries));
     }
 }
 
 #[test]
 fn a_wake_id_is_that_of_target_and_key_and_of_nothing_else() {
-    let declared = || waking(None, json!("payload"), json!({"const": "k"}));
+    let declared = || wake_type(None, json!("payload"), json!({"const": "k"}));
     let mut one = world_with(declared());
     one.run(append(note(json!(1))));
     one.advance(7);
@@ -213,44 +217,44 @@ fn a_wake_id_is_that_of_target_and_key_and_of_nothing_else() {
 
 #[test]
 fn the_target_of_the_request_goes_before_that_of_the_process() {
-    let mut world = world_with(waking(None, json!("payload"), json!({"const": "k"})));
+    let mut world = world_with(wake_type(None, json!("payload"), json!({"const": "k"})));
     let frame = SessionScope::frame("guest", "f");
     let decision = world.run(append(wake(json!(1)).with_wake_target_scope(frame.clone())));
     let event = wakes(1, json!(1), "1", "k");
-    assert_eq!(decision, Decision { deliveries: vec![delivery(&event, &frame)], ..inserts([event]) });
+    assert_eq!(decision, waking(inserts([event.clone()]), vec![delivery(&event, &frame)]));
 }
 
 #[test]
 fn a_wake_without_a_target_is_stored_and_reaches_nobody() {
-    let mut world = World::declaring([waking(None, json!("payload"), json!({"const": "k"}))]);
+    let mut world = World::declaring([wake_type(None, json!("payload"), json!({"const": "k"}))]);
     assert_eq!(world.run(append(wake(json!(1)))), inserts([wakes(1, json!(1), "1", "k")]));
 }
 
 #[test]
 fn a_replayed_wake_is_delivered_from_what_is_stored_to_the_target_that_is_named_now() {
-    let mut world = world_with(waking(None, json!("payload"), json!("event_identity")));
+    let mut world = world_with(wake_type(None, json!("payload"), json!("event_identity")));
     world.run(append(wake(json!(1)).with_replay_key(key("k"))));
     let stored = Arc::clone(&world.log[1]);
     world.advance(20);
     let again = world.run(append(wake(json!(1)).with_replay_key(key("k"))));
-    assert_eq!(again, Decision { deliveries: vec![delivery(&stored, &home())], ..replays(&stored) });
+    assert_eq!(again, telling(replays(&stored), vec![delivery(&stored, &home())]));
     let guest = SessionScope::session("guest");
     let elsewhere = world.run(append(wake(json!(1)).with_replay_key(key("k")).with_wake_target_scope(guest.clone())));
-    assert_eq!(elsewhere, Decision { deliveries: vec![delivery(&stored, &guest)], ..replays(&stored) });
+    assert_eq!(elsewhere, telling(replays(&stored), vec![delivery(&stored, &guest)]));
 }
 
 #[test]
 fn a_late_event_still_wakes() {
-    let mut world = world_with(waking(None, json!("payload"), json!("event_identity")));
+    let mut world = world_with(wake_type(None, json!("payload"), json!("event_identity")));
     world.run(complete(&ProcessAwaitOutput::success(json!(1))));
     let decision = world.run(append(wake(json!(1))));
     let event = ProcessEvent { late: true, ..wakes(2, json!(1), "1", "p:2") };
-    assert_eq!(decision, Decision { deliveries: vec![delivery(&event, &home())], ..inserts([event]) });
+    assert_eq!(decision, waking(inserts([event.clone()]), vec![delivery(&event, &home())]));
 }
 
 #[test]
 fn an_event_that_ends_its_process_may_wake_as_well() {
-    let mut declared = waking(None, json!("payload"), json!("event_identity"));
+    let mut declared = wake_type(None, json!("payload"), json!("event_identity"));
     declared.semantics.terminal = Some(registry_actor::domain::ProcessTerminalSpec {
         state: registry_actor::domain::ProcessTerminalState::Completed,
         await_output: None,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use registry_actor::domain::{
-    Command, Decision, DecisionContext, Fence, LeaseFence, LeaseOwnerIdentity, LeaseOwnerLiveness, LeaseRelease,
-    LeaseRow, LeaseToken, ObservedProcess, OperationId, ProcessAwaitOutput, ProcessEvent, ProcessEventAppendRequest,
-    ProcessEventSemantics, ProcessEventType, ProcessId, ProcessInput, ProcessLease, ProcessLeaseClaimOutcome,
-    ProcessRecord, ProcessRegistration, ProcessStarted, ProcessState, ReceiptEvent, RecoveryDisposition, Refusal,
-    ReplayKey, ReplayWindow, Reply, Sequence, StoreSession, UnfencedWrites, WriteAuthority, apply, decide,
+    AbandonRequest, Command, Decision, DecisionContext, Fence, LeaseFence, LeaseOwnerIdentity, LeaseOwnerLiveness,
+    LeaseRelease, LeaseRow, LeaseToken, Measure, ObservedProcess, OperationId, ProcessAwaitOutput, ProcessEvent,
+    ProcessEventAppendRequest, ProcessEventSemantics, ProcessEventType, ProcessExternalRef, ProcessId, ProcessInput,
+    ProcessLease, ProcessLeaseClaimOutcome, ProcessRecord, ProcessRegistration, ProcessSignal, ProcessStarted,
+    ProcessState, ProcessWakeDelivery, ReceiptEvent, RecoveryDisposition, Refusal, ReplayKey, ReplayWindow, Reply,
+    Sequence, StoreSession, UnfencedWrites, WaitState, WriteAuthority, apply, decide,
 };
 use serde_json::{Value, json};
 
@@ -36,6 +37,7 @@ impl World {
                 session: session(1),
                 operation: OperationId { issuer: 7, number: 0 },
                 observed: ObservedProcess::Unknown,
+                wake: None,
                 unfenced_writes: UnfencedWrites::RefusedWhileLeased,
             },
             log: Vec::new(),
@@ -84,7 +86,10 @@ impl World {
                 state.replays.resolve(key, stored);
             }
         }
-        decide(&state, command, &self.context)
+        let wake = command
+            .acknowledged_wake()
+            .and_then(|sequence| self.log.iter().find(|event| event.sequence == sequence).cloned());
+        decide(&state, command, &DecisionContext { wake, ..self.context.clone() })
     }
 
     /// Decides and installs.
@@ -236,6 +241,40 @@ pub(crate) fn first_started(owner: &LeaseOwnerIdentity, authority: WriteAuthorit
     Command::RecordFirstStarted { started: ProcessStarted { owner: owner.clone(), started_at_ms: 77 }, authority }
 }
 
+pub(crate) fn external_ref(id: &str) -> ProcessExternalRef {
+    ProcessExternalRef { backend: "ci".to_owned(), id: id.to_owned(), metadata: None }
+}
+
+pub(crate) fn set_external_ref(external_ref: &ProcessExternalRef) -> Command {
+    Command::SetExternalRef { external_ref: external_ref.clone() }
+}
+
+pub(crate) fn abandon_request(requested_by: &str) -> AbandonRequest {
+    AbandonRequest { requested_by: requested_by.to_owned(), requested_at_ms: 5, reason: None }
+}
+
+pub(crate) fn request_abandon(request: &AbandonRequest) -> Command {
+    Command::RequestAbandon { request: request.clone() }
+}
+
+/// The wait for the nth signal `go`.
+pub(crate) fn wait(ordinal: u64) -> WaitState {
+    let signal = ProcessSignal::new("go").expect("a name");
+    WaitState::signal(&id(), &signal, ordinal, 42)
+}
+
+pub(crate) fn set_wait(wait: &WaitState) -> Command {
+    Command::SetWait { wait: wait.clone(), authority: WriteAuthority::Unfenced }
+}
+
+pub(crate) fn clear_wait() -> Command {
+    Command::ClearWait { authority: WriteAuthority::Unfenced }
+}
+
+pub(crate) fn ack(sequence: u64) -> Command {
+    Command::AckWake { sequence: Sequence(sequence) }
+}
+
 pub(crate) fn claim(owner: &LeaseOwnerIdentity, ttl_ms: u64) -> Command {
     Command::ClaimLease { owner: owner.clone(), ttl_ms }
 }
@@ -272,7 +311,7 @@ pub(crate) fn event(sequence: u64, event_type: &str, payload: Value) -> ProcessE
 pub(crate) fn inserts(events: impl IntoIterator<Item = ProcessEvent>) -> Decision {
     let events: Vec<_> = events.into_iter().map(Arc::new).collect();
     Decision {
-        reply: Reply { events: events.iter().cloned().map(ReceiptEvent::Inserted).collect(), lease: None },
+        reply: Reply { events: events.iter().cloned().map(ReceiptEvent::Inserted).collect(), ..Reply::default() },
         events,
         lease: None,
         deliveries: Vec::new(),
@@ -282,9 +321,19 @@ pub(crate) fn inserts(events: impl IntoIterator<Item = ProcessEvent>) -> Decisio
 /// A decision that answers with a stored event and does nothing.
 pub(crate) fn replays(event: &Arc<ProcessEvent>) -> Decision {
     Decision {
-        reply: Reply { events: vec![ReceiptEvent::Replayed(Arc::clone(event))], lease: None },
+        reply: Reply { events: vec![ReceiptEvent::Replayed(Arc::clone(event))], ..Reply::default() },
         ..Decision::default()
     }
+}
+
+/// The same with these wakes, which are stored as well as told.
+pub(crate) fn waking(decision: Decision, deliveries: Vec<ProcessWakeDelivery>) -> Decision {
+    Decision { deliveries: deliveries.clone(), ..telling(decision, deliveries) }
+}
+
+/// The same with these wakes, which are told and were stored before.
+pub(crate) fn telling(decision: Decision, deliveries: Vec<ProcessWakeDelivery>) -> Decision {
+    Decision { reply: Reply { deliveries, ..decision.reply }, ..decision }
 }
 
 /// A decision that moves the lease and appends nothing.
@@ -292,8 +341,8 @@ pub(crate) fn grants(row: LeaseRow, displaced: Option<&ProcessLease>) -> Decisio
     let lease = row.holder.clone().expect("a granted row has a holder");
     Decision {
         reply: Reply {
-            events: Vec::new(),
             lease: Some(ProcessLeaseClaimOutcome::Acquired { lease, displaced: displaced.cloned().map(Box::new) }),
+            ..Reply::default()
         },
         lease: Some(row),
         ..Decision::default()
@@ -303,7 +352,7 @@ pub(crate) fn grants(row: LeaseRow, displaced: Option<&ProcessLease>) -> Decisio
 /// A decision that only says who holds the lease.
 pub(crate) fn busy(holder: &ProcessLease) -> Decision {
     Decision {
-        reply: Reply { events: Vec::new(), lease: Some(ProcessLeaseClaimOutcome::Busy { holder: holder.clone() }) },
+        reply: Reply { lease: Some(ProcessLeaseClaimOutcome::Busy { holder: holder.clone() }), ..Reply::default() },
         ..Decision::default()
     }
 }
@@ -342,4 +391,16 @@ pub(crate) fn lease_lost() -> Refusal {
 
 pub(crate) fn unknown() -> Refusal {
     Refusal::Unknown { process_id: id() }
+}
+
+/// A text is longer than the registry takes.
+pub(crate) fn too_large(what: &str, limit: usize, found: usize) -> Refusal {
+    let [limit, found] = [limit, found].map(|bytes| u64::try_from(bytes).expect("it fits"));
+    Refusal::LimitExceeded { what: what.to_owned(), measure: Measure::Bytes, limit, found }
+}
+
+/// A list is longer than the registry takes.
+pub(crate) fn too_many(what: &str, limit: usize, found: usize) -> Refusal {
+    let [limit, found] = [limit, found].map(|items| u64::try_from(items).expect("it fits"));
+    Refusal::LimitExceeded { what: what.to_owned(), measure: Measure::Items, limit, found }
 }

@@ -13,6 +13,7 @@ pub(super) fn claim(
     context: &DecisionContext,
 ) -> Result<Decision, Refusal> {
     refuse_terminal(state, state.registered()?)?;
+    owner.check()?;
     if let Some(acquired) = acquired_by_this_operation(state, context) {
         return Ok(acquired);
     }
@@ -33,6 +34,7 @@ pub(super) fn reclaim(
     context: &DecisionContext,
 ) -> Result<Decision, Refusal> {
     refuse_terminal(state, state.registered()?)?;
+    owner.check()?;
     if let Some(acquired) = acquired_by_this_operation(state, context) {
         return Ok(acquired);
     }

@@ -59,6 +59,7 @@ pub(super) fn record_first_started(
     if record.first_started.is_some() {
         return Ok(Decision::default());
     }
+    started.owner.check()?;
     let key = fact_key(&state.process_id, CoreEventType::FirstStarted, None);
     let payload = serde_json::json!({ "owner": started.owner, "started_at_ms": started.started_at_ms });
     Ok(inserted(internal_event(state, CoreEventType::FirstStarted, payload, key, context)))

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::listing::{self, Listing};
 use super::read::{self, EventRow, ReadError};
-use super::type_blocks;
-use crate::domain::{ProcessId, Sequence};
+use super::{type_blocks, wakes};
+use crate::domain::{ProcessId, ProcessRecord, Sequence};
 use crate::log::verification::Verification;
 use crate::port::{LogError, ProcessVerification};
 
@@ -62,9 +63,16 @@ impl Check {
             let last = self.last_sequence();
             self.verification.fault(last, "its index of types is not that of its events".to_owned());
         }
+        self.verification.wakes(&wakes::stored(&snapshot, process_no)?);
         let record = read::record_of(&snapshot, &self.process_id, process_no);
         match record {
-            Ok(record) => self.verification.record(Ok(&record)),
+            Ok(record) => {
+                self.verification.record(Ok(&record));
+                // A record that is wrong has been reported; what follows from it says nothing more.
+                if self.verification.is_whole() {
+                    self.listing(&snapshot, process_no, &record)?;
+                }
+            }
             Err(error) => self.verification.record(Err(found(error)?)),
         }
         if let Err(error) = read::lease_of(&snapshot, &self.process_id, process_no) {
@@ -72,6 +80,19 @@ impl Check {
             self.verification.fault(self.last_sequence(), what);
         }
         Ok(Step::Finished(self.verification.finish()))
+    }
+
+    /// What lists ask follows from the record.
+    fn listing(&mut self, connection: &Connection, process_no: i64, record: &ProcessRecord) -> Result<(), ReadError> {
+        // A row that cannot be read as what it is, is another.
+        let stored = Listing::stored(connection, process_no).unwrap_or_default();
+        if stored != Some(Listing::of(record)) {
+            self.verification.fault(self.last_sequence(), "its row for lists is not that of its record".to_owned());
+        }
+        if listing::stored_tags(connection, record, process_no)? != record.registration.tags {
+            self.verification.fault(self.last_sequence(), "its tags are not those of its record".to_owned());
+        }
+        Ok(())
     }
 
     fn page(&mut self, connection: &Connection, process_no: i64) -> Result<i64, ReadError> {

@@ -5,23 +5,32 @@
 
 use std::sync::Arc;
 
-use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::faults::{FaultVerdict, WriterFaults, WriterPoint};
 use super::heads::{HeadCache, KnownHead};
+use super::listing::{self, Listing};
+use super::read::StoreIdentity;
+use super::rows::{RowsError, TransactionRows};
 use super::schema::{self, FreeNumbers};
 use super::type_blocks::{self, SeenTypes};
-use crate::domain::{Digest, ProcessId, Sequence};
+use super::wakes::WakeStatements;
+use crate::domain::{
+    DecisionContext, Digest, ProcessId, ProcessRecord, RegistryCommand, RegistryReceipt, Sequence, Tombstone,
+};
+use crate::log::across::carry_out;
 use crate::log::codec::{CODEC_JSON, EncodedBatch};
-use crate::port::{AppendError, AppendResult, Head, Position};
+use crate::port::{AcrossError, AppendError, AppendResult, CommittedBatch, Head, Position};
 
 /// The writing connection with what it knows about the file.
 pub(super) struct GroupWriter {
     pub(super) connection: Connection,
+    store: StoreIdentity,
     known: Known,
 }
 
-struct Known {
+/// What the writer knows about the file.
+pub(super) struct Known {
     heads: HeadCache,
     free: FreeNumbers,
 }
@@ -30,6 +39,25 @@ struct Known {
 pub(super) enum GroupOutcome {
     /// It is durable. One answer for each batch, in order: stored, or refused by itself.
     Durable(Vec<AppendResult>),
+    /// Nothing of it is stored.
+    NotStored(rusqlite::Error),
+    /// Some or all of it may be stored.
+    Unknown(String),
+}
+
+/// What became of a command across processes.
+pub(super) enum AcrossOutcome {
+    /// It is durable, and this is what followers are to hear.
+    Durable {
+        /// The answer.
+        receipt: RegistryReceipt,
+        /// What processes gained.
+        committed: Vec<CommittedBatch>,
+        /// Which are gone.
+        pruned: Vec<Tombstone>,
+    },
+    /// Nothing of it is stored, and the caller is to be told why.
+    Refused(AcrossError),
     /// Nothing of it is stored.
     NotStored(rusqlite::Error),
     /// Some or all of it may be stored.
@@ -46,9 +74,9 @@ enum Guard {
 }
 
 impl GroupWriter {
-    pub(super) fn new(connection: Connection) -> Result<Self, rusqlite::Error> {
+    pub(super) fn new(connection: Connection, store: StoreIdentity) -> Result<Self, rusqlite::Error> {
         let free = schema::free_numbers(&connection)?;
-        Ok(Self { connection, known: Known { heads: HeadCache::default(), free } })
+        Ok(Self { connection, store, known: Known { heads: HeadCache::default(), free } })
     }
 
     /// The last position that was given away.
@@ -81,7 +109,7 @@ impl GroupWriter {
     }
 
     fn try_store(&mut self, batches: &[&EncodedBatch], guard: Guard, faults: &dyn WriterFaults) -> GroupOutcome {
-        let Self { connection, known } = self;
+        let Self { connection, known, .. } = self;
         // Dropped before its commit, a transaction goes back.
         let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
             Ok(transaction) => transaction,
@@ -91,23 +119,99 @@ impl GroupWriter {
             Ok(answers) => answers,
             Err(error) => return GroupOutcome::NotStored(error),
         };
-        if faults.reached(WriterPoint::Statements) == FaultVerdict::Fail {
-            return GroupOutcome::NotStored(injected());
+        match commit(transaction, faults) {
+            Committed::Durable => GroupOutcome::Durable(answers),
+            Committed::NotStored(error) => GroupOutcome::NotStored(error),
+            Committed::Unknown(reason) => GroupOutcome::Unknown(reason),
         }
-        if faults.reached(WriterPoint::BeforeCommit) == FaultVerdict::Fail {
-            return GroupOutcome::Unknown("a test let the commit fail before it".to_owned());
+    }
+
+    /// Carries out a command that concerns several processes, as a transaction of its own.
+    pub(super) fn execute_across(
+        &mut self,
+        command: &RegistryCommand,
+        context: &DecisionContext,
+        faults: &dyn WriterFaults,
+    ) -> AcrossOutcome {
+        let free = self.known.free;
+        let outcome = self.try_execute_across(command, context, faults);
+        match &outcome {
+            AcrossOutcome::Durable { .. } => {}
+            AcrossOutcome::Refused(_) | AcrossOutcome::NotStored(_) => self.forget(free),
+            AcrossOutcome::Unknown(_) => self.known.heads.clear(),
         }
-        if let Err(error) = transaction.commit() {
-            return GroupOutcome::Unknown(error.to_string());
+        outcome
+    }
+
+    fn try_execute_across(
+        &mut self,
+        command: &RegistryCommand,
+        context: &DecisionContext,
+        faults: &dyn WriterFaults,
+    ) -> AcrossOutcome {
+        let Self { connection, store, known } = self;
+        let transaction = match connection.transaction_with_behavior(TransactionBehavior::Immediate) {
+            Ok(transaction) => transaction,
+            Err(error) => return AcrossOutcome::NotStored(error),
+        };
+        let mut rows =
+            TransactionRows { connection: &transaction, known, store, committed: Vec::new(), pruned: Vec::new() };
+        let receipt = match carry_out(&mut rows, command, context) {
+            Ok(receipt) => receipt,
+            Err(RowsError::Refused(error)) => return AcrossOutcome::Refused(error),
+            Err(RowsError::Statement(error)) => return AcrossOutcome::NotStored(error),
+        };
+        let TransactionRows { known, committed, pruned, .. } = rows;
+        // What is pruned is gone: only this tells that its positions were given away.
+        if !pruned.is_empty()
+            && let Err(error) = schema::note_next_position(&transaction, known.free.position)
+        {
+            return AcrossOutcome::NotStored(error);
         }
-        if faults.reached(WriterPoint::AfterCommit) == FaultVerdict::Fail {
-            return GroupOutcome::Unknown("a test let the commit fail after it".to_owned());
+        match commit(transaction, faults) {
+            Committed::Durable => AcrossOutcome::Durable { receipt, committed, pruned },
+            Committed::NotStored(error) => AcrossOutcome::NotStored(error),
+            Committed::Unknown(reason) => AcrossOutcome::Unknown(reason),
         }
-        GroupOutcome::Durable(answers)
     }
 }
 
+/// What became of a commit.
+enum Committed {
+    Durable,
+    NotStored(rusqlite::Error),
+    Unknown(String),
+}
+
+fn commit(transaction: Transaction<'_>, faults: &dyn WriterFaults) -> Committed {
+    if faults.reached(WriterPoint::Statements) == FaultVerdict::Fail {
+        return Committed::NotStored(injected());
+    }
+    if faults.reached(WriterPoint::BeforeCommit) == FaultVerdict::Fail {
+        return Committed::Unknown("a test let the commit fail before it".to_owned());
+    }
+    if let Err(error) = transaction.commit() {
+        return Committed::Unknown(error.to_string());
+    }
+    if faults.reached(WriterPoint::AfterCommit) == FaultVerdict::Fail {
+        return Committed::Unknown("a test let the commit fail after it".to_owned());
+    }
+    Committed::Durable
+}
+
 impl Known {
+    /// Gives a position away.
+    pub(super) const fn take_position(&mut self) -> i64 {
+        let position = self.free.position;
+        self.free.position += 1;
+        position
+    }
+
+    /// A process is gone.
+    pub(super) fn forget_process(&mut self, process_id: &ProcessId) {
+        self.heads.remove(process_id);
+    }
+
     fn run(
         &mut self,
         connection: &Connection,
@@ -138,7 +242,8 @@ impl Known {
         Ok(answers)
     }
 
-    fn store_batch(
+    /// Stores one batch, or refuses it by itself.
+    pub(super) fn store_batch(
         &mut self,
         statements: &mut Statements<'_>,
         batch: &EncodedBatch,
@@ -153,13 +258,18 @@ impl Known {
         {
             return Ok(Err(AppendError::Conflict));
         }
+        if known.is_none() && !statements.follows_tombstone(&batch.committed.record)? {
+            return Ok(Err(AppendError::Conflict));
+        }
         let Some(head) = batch.head else {
             return Ok(Err(AppendError::NotAccepted { reason: "the batch holds no event".to_owned() }));
         };
         let process_no = known.as_ref().map_or(self.free.process_no, |known| known.process_no);
         let mut seen = known.as_ref().map_or_else(Arc::default, |known| Arc::clone(&known.seen));
         if !batch.events.is_empty() {
+            let first = self.free.position;
             let last = self.store_events(statements, process_no, &mut seen, batch)?;
+            statements.wakes.store(process_no, first, batch)?;
             let moved = params![
                 process_no,
                 head.sequence.0.cast_signed(),
@@ -170,7 +280,9 @@ impl Known {
             if known.is_some() { &mut statements.move_head } else { &mut statements.insert_head }.execute(moved)?;
         }
         if let Some(record) = &batch.record {
+            let listing = Listing::of(&batch.committed.record);
             if known.is_some() {
+                listing.update(&mut statements.update_listing, process_no)?;
                 statements.update_process.execute(params![
                     process_no,
                     record.status,
@@ -187,6 +299,8 @@ impl Known {
                     record.body,
                     record.checksum.as_bytes()
                 ])?;
+                listing.insert(&mut statements.insert_listing, process_no)?;
+                listing::insert_tags(&mut statements.insert_tag, &batch.committed.record, process_no)?;
                 self.free.process_no += 1;
             }
         }
@@ -236,7 +350,7 @@ impl Known {
 }
 
 /// The statements of one transaction.
-struct Statements<'connection> {
+pub(super) struct Statements<'connection> {
     read_head: CachedStatement<'connection>,
     insert_event: CachedStatement<'connection>,
     insert_type_block: CachedStatement<'connection>,
@@ -245,11 +359,21 @@ struct Statements<'connection> {
     insert_process: CachedStatement<'connection>,
     update_process: CachedStatement<'connection>,
     store_lease: CachedStatement<'connection>,
+    insert_listing: CachedStatement<'connection>,
+    update_listing: CachedStatement<'connection>,
+    insert_tag: CachedStatement<'connection>,
+    read_generation: CachedStatement<'connection>,
+    wakes: WakeStatements<'connection>,
 }
 
 impl<'connection> Statements<'connection> {
-    fn prepare(connection: &'connection Connection) -> Result<Self, rusqlite::Error> {
+    pub(super) fn prepare(connection: &'connection Connection) -> Result<Self, rusqlite::Error> {
         Ok(Self {
+            insert_listing: connection.prepare_cached(Listing::INSERT)?,
+            update_listing: connection.prepare_cached(Listing::UPDATE)?,
+            insert_tag: connection.prepare_cached(listing::INSERT_TAG)?,
+            read_generation: connection.prepare_cached("SELECT generation FROM tombstones WHERE process_id = ?1")?,
+            wakes: WakeStatements::prepare(connection)?,
             read_head: connection.prepare_cached(
                 "SELECT p.process_no, h.sequence, h.chain, ifnull(l.revision, 0)
                  FROM processes p JOIN heads h USING (process_no) LEFT JOIN leases l USING (process_no)
@@ -281,6 +405,13 @@ impl<'connection> Statements<'connection> {
                  codec = excluded.codec, body = excluded.body, checksum = excluded.checksum",
             )?,
         })
+    }
+
+    /// Whether a record is of the life after the last one that was pruned.
+    fn follows_tombstone(&mut self, record: &ProcessRecord) -> Result<bool, rusqlite::Error> {
+        let pruned: Option<u32> =
+            self.read_generation.query_row([record.id().as_str()], |row| row.get(0)).optional()?;
+        Ok(record.generation == pruned.unwrap_or(0).saturating_add(1))
     }
 
     fn read_head(&mut self, process_id: &ProcessId) -> Result<Option<KnownHead>, rusqlite::Error> {

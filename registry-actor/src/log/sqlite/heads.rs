@@ -44,6 +44,11 @@ impl HeadCache {
         self.young.insert(process_id, known);
     }
 
+    pub(super) fn remove(&mut self, process_id: &ProcessId) {
+        self.young.remove(process_id);
+        self.old.remove(process_id);
+    }
+
     pub(super) fn clear(&mut self) {
         self.young.clear();
         self.old.clear();

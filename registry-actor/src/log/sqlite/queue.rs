@@ -1,17 +1,68 @@
-//! The two bounded lanes before the writer. It knows batches and their replies, and nothing of how they are stored.
+//! The two bounded lanes before the writer. It knows batches, commands and their replies, and nothing of how they are stored.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::log::QueueLimits;
+use tokio::sync::oneshot;
+
+use crate::domain::{DecisionContext, RegistryCommand, RegistryReceipt};
 use crate::log::codec::EncodedBatch;
-use crate::port::{AppendError, AppendReply};
+use crate::port::{AcrossError, AppendError, AppendReply};
+
+/// What waits for the writer.
+#[expect(clippy::large_enum_variant, reason = "nearly all are batches, and a box would cost each of them")]
+pub(super) enum Queued {
+    /// What one process wants stored.
+    Batch(QueuedBatch),
+    /// A command that concerns several processes: a transaction of its own.
+    Across(QueuedCommand),
+}
 
 /// A batch with its reply.
-pub(super) struct Queued {
+pub(super) struct QueuedBatch {
     pub(super) batch: EncodedBatch,
     pub(super) reply: AppendReply,
+}
+
+/// A command across processes with its reply. If the reply is dropped unused, the command counts as unknown.
+pub(super) struct QueuedCommand {
+    pub(super) command: RegistryCommand,
+    pub(super) context: DecisionContext,
+    pub(super) reply: oneshot::Sender<Result<RegistryReceipt, AcrossError>>,
+}
+
+impl QueuedCommand {
+    /// Answers. A caller that no longer waits has dropped its end.
+    pub(super) fn answer(self, result: Result<RegistryReceipt, AcrossError>) {
+        let _ = self.reply.send(result);
+    }
+}
+
+impl Queued {
+    fn lane(&self) -> Lane {
+        match self {
+            Self::Batch(queued) => Lane::of(&queued.batch),
+            Self::Across(_) => Lane::Plain,
+        }
+    }
+
+    /// Answers that it was not carried out, or that nobody knows.
+    pub(super) fn refuse(self, error: AppendError) {
+        match self {
+            Self::Batch(queued) => queued.reply.answer(Err(error)),
+            Self::Across(queued) => queued.answer(Err(error.into())),
+        }
+    }
+}
+
+/// What the writer takes at once.
+pub(super) enum Taken {
+    /// Batches that become one transaction.
+    Group(Vec<QueuedBatch>),
+    /// A command that is a transaction of its own.
+    Across(QueuedCommand),
 }
 
 /// How much the writer takes at once.
@@ -68,11 +119,11 @@ impl Queue {
 
     /// Takes a batch in, or answers it at once.
     pub(super) fn push(&self, queued: Queued) {
-        let lane = Lane::of(&queued.batch);
+        let lane = queued.lane();
         let mut lanes = self.lanes();
         if let Some(refusal) = lanes.refusal(lane, self.limits) {
             drop(lanes);
-            queued.reply.answer(Err(refusal));
+            queued.refuse(refusal);
             return;
         }
         // The writer sleeps only while both lanes are empty.
@@ -95,20 +146,29 @@ impl Queue {
     }
 
     /// Takes a group, urgent batches first. At least one batch, however large.
-    pub(super) fn take(&self, limits: GroupLimits) -> Vec<Queued> {
+    pub(super) fn take(&self, limits: GroupLimits) -> Taken {
         let mut lanes = self.lanes();
         let (mut group, mut events, mut bytes) = (Vec::new(), 0, 0);
         loop {
             let lane = if lanes.urgent.is_empty() { &mut lanes.plain } else { &mut lanes.urgent };
-            let Some(next) = lane.front() else { break };
-            events += next.batch.events.len().max(1);
-            bytes += next.batch.size_bytes();
-            if !group.is_empty() && (events > limits.events || bytes > limits.bytes) {
-                break;
+            match lane.front() {
+                Some(Queued::Batch(next)) => {
+                    events += next.batch.events.len().max(1);
+                    bytes += next.batch.size_bytes();
+                    if !group.is_empty() && (events > limits.events || bytes > limits.bytes) {
+                        break;
+                    }
+                }
+                Some(Queued::Across(_)) if group.is_empty() => {}
+                Some(Queued::Across(_)) | None => break,
             }
-            group.extend(lane.pop_front());
+            match lane.pop_front() {
+                Some(Queued::Batch(queued)) => group.push(queued),
+                Some(Queued::Across(queued)) => return Taken::Across(queued),
+                None => break,
+            }
         }
-        group
+        Taken::Group(group)
     }
 
     /// Refuses everything from now on until [`mend`](Self::mend), and answers what is queued: none of it was begun.
@@ -118,7 +178,7 @@ impl Queue {
         let left = lanes.empty();
         drop(lanes);
         for queued in left {
-            queued.reply.answer(Err(AppendError::NotAccepted { reason: reason.to_owned() }));
+            queued.refuse(AppendError::NotAccepted { reason: reason.to_owned() });
         }
     }
 
@@ -160,7 +220,7 @@ impl Queue {
         let left = lanes.empty();
         drop(lanes);
         for queued in left {
-            queued.reply.answer(Err(AppendError::Closed));
+            queued.refuse(AppendError::Closed);
         }
     }
 

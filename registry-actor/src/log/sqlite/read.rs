@@ -1,21 +1,22 @@
 //! What a read asks of the file, as functions of a connection. Each is one short transaction, so that none keeps the log
 //! file from being emptied, and each event is checked against the one before it before it is handed out.
 
-use std::collections::HashMap;
+pub(super) mod change;
+pub(super) mod grant;
+mod list;
+mod wake;
+
 use std::sync::Arc;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::type_blocks;
-use crate::domain::{
-    Digest, LeaseRow, OperationId, ProcessEvent, ProcessId, ProcessListFilter, ProcessRecord, ReplayKey, Sequence,
-};
+use crate::domain::{Digest, LeaseRow, OperationId, ProcessEvent, ProcessId, ProcessRecord, ReplayKey, Sequence};
 use crate::log::Replays;
+use crate::log::across::StoredRow;
 use crate::log::codec::{self, EventColumns};
-use crate::port::{
-    Answer, CommittedBatch, EventPage, FeedPage, Head, LogError, Position, ProcessPage, Query, StoredProcess,
-};
+use crate::port::{Answer, EventPage, Head, LogError, ProcessPage, Query, StoredProcess};
 
 /// Why a read failed: the statement, or what it found.
 pub(super) enum ReadError {
@@ -42,6 +43,13 @@ impl From<ReadError> for LogError {
             ReadError::Found(error) => error,
         }
     }
+}
+
+/// Which store it is, for the cursors that it hands out.
+#[derive(Debug, Clone)]
+pub(super) struct StoreIdentity {
+    pub(super) store_id: Arc<str>,
+    pub(super) epoch: u64,
 }
 
 /// A stored process, as far as its narrow rows tell.
@@ -98,16 +106,18 @@ pub(super) fn find_replays(
     Ok(found)
 }
 
-pub(super) fn query(connection: &Connection, query: &Query) -> Result<Answer, ReadError> {
+pub(super) fn query(connection: &Connection, store: &StoreIdentity, query: &Query) -> Result<Answer, ReadError> {
+    query.check().map_err(LogError::from)?;
     let snapshot = connection.unchecked_transaction()?;
     match query {
         Query::Process { process_id } => {
             let Some(located) = locate(&snapshot, process_id)? else { return Ok(Answer::Process(None)) };
             Ok(Answer::Process(Some(Arc::new(record_of(&snapshot, process_id, located.process_no)?))))
         }
+        Query::Tombstone { process_id } => Ok(Answer::Tombstone(change::tombstone_of(&snapshot, process_id)?)),
         Query::Events { process_id, after, limit } => {
             let located = locate_known(&snapshot, process_id)?;
-            let limit = (*limit).clamp(1, EventPage::MAX_LIMIT);
+            let limit = (*limit).min(EventPage::MAX_LIMIT);
             let after = bound(*after);
             let events = events_after(&snapshot, process_id, &located, after, i64::from(limit))?;
             let last = events.last().map_or(after, |(event, ..)| event.sequence.0.cast_signed());
@@ -116,71 +126,78 @@ pub(super) fn query(connection: &Connection, query: &Query) -> Result<Answer, Re
                 has_more: last < located.head_sequence,
             }))
         }
+        Query::RecentEvents { process_id, limit } => {
+            let located = locate_known(&snapshot, process_id)?;
+            let limit = i64::from((*limit).min(EventPage::MAX_LIMIT));
+            let after = located.head_sequence.saturating_sub(limit).max(0);
+            let events = events_after(&snapshot, process_id, &located, after, limit)?;
+            Ok(Answer::Events(EventPage {
+                events: events.into_iter().map(|(event, ..)| Arc::new(event)).collect(),
+                has_more: after > 0,
+            }))
+        }
         Query::FirstEventOfType { process_id, event_type, after } => {
             let located = locate_known(&snapshot, process_id)?;
             let sequence = type_blocks::first_after(&snapshot, located.process_no, event_type, bound(*after))?;
             let event = sequence.map(|sequence| event_at(&snapshot, process_id, &located, sequence)).transpose()?;
             Ok(Answer::Event(event))
         }
+        Query::CountEventsThrough { process_id, event_type, through } => {
+            let located = locate_known(&snapshot, process_id)?;
+            let count = type_blocks::count_through(&snapshot, located.process_no, event_type, bound(*through))?;
+            Ok(Answer::Count(count))
+        }
+        Query::WakeEvents { process_id, after, limit } => {
+            let located = locate_known(&snapshot, process_id)?;
+            let limit = (*limit).min(EventPage::MAX_LIMIT) as usize;
+            Ok(Answer::Events(wake::open_events(&snapshot, process_id, &located, bound(*after), limit)?))
+        }
         Query::Lease { process_id } => {
             let Some(located) = locate(&snapshot, process_id)? else { return Ok(Answer::Lease(None)) };
             Ok(Answer::Lease(lease_of(&snapshot, process_id, located.process_no)?.holder.map(Box::new)))
         }
         Query::Processes { filter, after, limit } => {
-            list(&snapshot, filter.clone(), after.as_ref(), (*limit).clamp(1, ProcessPage::MAX_LIMIT) as usize)
+            let limit = (*limit).min(ProcessPage::MAX_LIMIT) as usize;
+            Ok(Answer::Processes(list::page(&snapshot, filter, after.as_ref(), limit)?))
         }
-        Query::Tombstone { .. } => Ok(Answer::Tombstone(None)),
-        _ => Err(LogError::Unreadable { reason: "stub".to_owned() }.into()),
+        Query::HandleGrant { scope, process_id } => Ok(Answer::HandleGrant(grant::one(&snapshot, scope, process_id)?)),
+        Query::HandleGrants { scope, live_only, after, limit } => {
+            let limit = (*limit).min(ProcessPage::MAX_LIMIT) as usize;
+            Ok(Answer::HandleGrants(grant::of_scope(&snapshot, scope, *live_only, after.as_ref(), limit)?))
+        }
+        Query::GrantsOfProcess { process_id, after, limit } => {
+            locate_known(&snapshot, process_id)?;
+            let limit = (*limit).min(ProcessPage::MAX_LIMIT) as usize;
+            Ok(Answer::GrantsOfProcess(grant::of_process(&snapshot, process_id, after.as_ref(), limit)?))
+        }
+        Query::PendingWakes { target, after, limit } => {
+            let limit = (*limit).min(EventPage::MAX_LIMIT) as usize;
+            Ok(Answer::PendingWakes(wake::pending(&snapshot, target, *after, limit)?))
+        }
+        Query::Changes { after, limit } => {
+            let limit = (*limit).min(EventPage::MAX_LIMIT) as usize;
+            Ok(Answer::Changes(change::page(&snapshot, store, after.as_ref(), limit)?))
+        }
     }
 }
 
-pub(super) fn feed(connection: &Connection, after: Position, limit: u32) -> Result<FeedPage, ReadError> {
-    let snapshot = connection.unchecked_transaction()?;
-    let limit = limit.clamp(1, EventPage::MAX_LIMIT) as usize;
-    let after = i64::try_from(after.0).unwrap_or(i64::MAX);
-    let mut page =
-        FeedPage { batches: Vec::new(), pruned: Vec::new(), next: Position(after.cast_unsigned()), has_more: false };
-    let mut ends: HashMap<i64, (Arc<ProcessRecord>, Sequence, Digest)> = HashMap::new();
-    let mut select = snapshot.prepare_cached(
-        "SELECT sequence, type, at_ms, replay_key, operation, codec, data, chain, position, process_no
-         FROM events WHERE position > ?1 ORDER BY position LIMIT ?2",
-    )?;
-    let mut rows = select.query(params![after, limit as i64 + 1])?;
-    let mut taken = 0;
-    while let Some(row) = rows.next()? {
-        if taken == limit {
-            page.has_more = true;
-            break;
-        }
-        taken += 1;
-        let (position, process_no): (i64, i64) = (row.get(8)?, row.get(9)?);
-        let (record, before) = match ends.get(&process_no) {
-            Some((record, sequence, chain)) => (Arc::clone(record), Some((*sequence, *chain))),
-            None => {
-                let process_id = process_id_of(&snapshot, process_no)?;
-                (Arc::new(record_of(&snapshot, &process_id, process_no)?), None)
-            }
-        };
-        let process_id = record.id();
-        let columns = EventRow::of(process_id, row)?;
-        let previous = match before {
-            Some((sequence, chain)) if sequence.next().0.cast_signed() == columns.sequence() => chain,
-            _ => link_before(&snapshot, process_id, process_no, columns.sequence())?,
-        };
-        let (event, _, chain) = columns.decode(process_id, &previous)?;
-        ends.insert(process_no, (Arc::clone(&record), event.sequence, chain));
-        page.next = Position(position.cast_unsigned());
-        match page.batches.last_mut().filter(|batch| batch.process_id == *process_id) {
-            Some(batch) => batch.events.push(Arc::new(event)),
-            None => page.batches.push(CommittedBatch {
-                process_id: process_id.clone(),
-                events: vec![Arc::new(event)],
-                woken: Vec::new(),
-                record,
-            }),
-        }
-    }
-    Ok(page)
+/// A process as commands across processes see it.
+pub(super) fn stored_row(connection: &Connection, process_id: &ProcessId) -> Result<Option<StoredRow>, ReadError> {
+    let Some(located) = locate(connection, process_id)? else { return Ok(None) };
+    let record = record_of(connection, process_id, located.process_no)?;
+    let lease = lease_of(connection, process_id, located.process_no)?;
+    let (position, chain): (i64, Vec<u8>) = connection
+        .prepare_cached("SELECT position, chain FROM heads WHERE process_no = ?1")?
+        .query_row([located.process_no], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let Some(chain) = Digest::from_bytes(&chain) else {
+        return Err(damaged(process_id, located.head_sequence, "its link is no link"));
+    };
+    Ok(Some(StoredRow {
+        record: Arc::new(record),
+        head: Head { sequence: Sequence(located.head_sequence.cast_unsigned()), chain },
+        lease,
+        position: position.cast_unsigned(),
+    }))
 }
 
 pub(super) fn process_ids(
@@ -339,42 +356,6 @@ fn link_before(
         .ok_or_else(|| damaged(process_id, sequence - 1, "its link is no link"))
 }
 
-fn list(
-    connection: &Connection,
-    filter: ProcessListFilter,
-    after: Option<&ProcessId>,
-    limit: usize,
-) -> Result<Answer, ReadError> {
-    const COLUMNS: &str = "SELECT p.process_id, p.status, p.codec, p.body, p.checksum, h.updated_at_ms
-        FROM processes p JOIN heads h USING (process_no)";
-    let after = after.map_or("", ProcessId::as_str);
-    let rows_wanted = limit as i64 + 1;
-    let mut page = ProcessPage { records: Vec::new(), has_more: false };
-    let mut select;
-    let mut rows = match filter.status.label() {
-        None => {
-            select = connection
-                .prepare_cached(&format!("{COLUMNS} WHERE p.process_id > ?1 ORDER BY p.process_id LIMIT ?2"))?;
-            select.query(params![after, rows_wanted])?
-        }
-        Some(status) => {
-            select = connection.prepare_cached(&format!(
-                "{COLUMNS} WHERE p.status = ?3 AND p.process_id > ?1 ORDER BY p.process_id LIMIT ?2"
-            ))?;
-            select.query(params![after, rows_wanted, status])?
-        }
-    };
-    while let Some(row) = rows.next()? {
-        if page.records.len() == limit {
-            page.has_more = true;
-            break;
-        }
-        let process_id = process_id_in(row, 0)?;
-        page.records.push(Arc::new(record_in(&process_id, row, 1)?));
-    }
-    Ok(Answer::Processes(page))
-}
-
 fn process_id_of(connection: &Connection, process_no: i64) -> Result<ProcessId, ReadError> {
     let mut select = connection.prepare_cached("SELECT process_id FROM processes WHERE process_no = ?1")?;
     let mut rows = select.query([process_no])?;
@@ -384,7 +365,7 @@ fn process_id_of(connection: &Connection, process_no: i64) -> Result<ProcessId, 
     }
 }
 
-fn process_id_in(row: &Row<'_>, index: usize) -> Result<ProcessId, ReadError> {
+pub(super) fn process_id_in(row: &Row<'_>, index: usize) -> Result<ProcessId, ReadError> {
     let text = String::from_utf8_lossy(bytes(row.get_ref(index)?).unwrap_or_default()).into_owned();
     ProcessId::new(text).map_err(|error| unreadable(format!("a process has an impossible id: {error}")))
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 use super::check::{Check, Step};
 use super::open_error::OpenError;
 use super::pool::ReaderPool;
+use super::read::StoreIdentity;
 use super::schema::{self, Synchronous};
 use super::{owner, read};
 use crate::domain::{ProcessEvent, ProcessId, ReplayKey};
@@ -16,7 +17,7 @@ use crate::port::{Answer, FeedPage, LogError, Position, ProcessVerification, Que
 /// Reads a store and never changes it. It takes no lock: a live owner does not notice it.
 pub struct SqliteReader {
     pool: Arc<ReaderPool>,
-    store_id: Arc<str>,
+    store: StoreIdentity,
 }
 
 impl SqliteReader {
@@ -28,7 +29,7 @@ impl SqliteReader {
     /// # Errors
     /// [`OpenError`]; never [`OpenError::Owned`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        Self::open_counting(path, None)
+        Self::open_with(path, Self::THREADS, None)
     }
 
     /// The same, and counts the steps of SQLite's machine: for measurements of what a read costs.
@@ -37,10 +38,11 @@ impl SqliteReader {
     /// [`OpenError`]; never [`OpenError::Owned`].
     #[doc(hidden)]
     pub fn open_metered(path: impl AsRef<Path>, steps: Arc<AtomicU64>) -> Result<Self, OpenError> {
-        Self::open_counting(path, Some(steps))
+        // One thread, so that a second read meets the connection of the first.
+        Self::open_with(path, 1, Some(steps))
     }
 
-    fn open_counting(path: impl AsRef<Path>, meter: Option<Arc<AtomicU64>>) -> Result<Self, OpenError> {
+    fn open_with(path: impl AsRef<Path>, threads: usize, meter: Option<Arc<AtomicU64>>) -> Result<Self, OpenError> {
         let path = path.as_ref();
         if !path.exists() {
             return Err(OpenError::Missing { path: path.to_owned() });
@@ -54,20 +56,21 @@ impl SqliteReader {
             reason: "it was never opened by a host".to_owned(),
         })?;
         drop(connection);
-        let pool = ReaderPool::start(path.clone(), Synchronous::Full, Self::THREADS, meter)
+        let pool = ReaderPool::start(path.clone(), Synchronous::Full, threads, meter)
             .map_err(|error| OpenError::of_io(&path, &error))?;
-        Ok(Self { pool, store_id: identity.store_id.into() })
+        let store = StoreIdentity { store_id: identity.store_id.into(), epoch: identity.epoch };
+        Ok(Self { pool, store })
     }
 
     /// Reads beside the writer of the same host.
-    pub(super) const fn beside(pool: Arc<ReaderPool>, store_id: Arc<str>) -> Self {
-        Self { pool, store_id }
+    pub(super) const fn beside(pool: Arc<ReaderPool>, store: StoreIdentity) -> Self {
+        Self { pool, store }
     }
 
     /// Identity of the store.
     #[must_use]
     pub fn store_id(&self) -> &Arc<str> {
-        &self.store_id
+        &self.store.store_id
     }
 
     /// As [`ProcessLog::load`](crate::port::ProcessLog::load).
@@ -97,7 +100,8 @@ impl SqliteReader {
     /// # Errors
     /// [`LogError`].
     pub async fn query(&self, query: Query) -> Result<Answer, LogError> {
-        self.pool.read(move |connection| read::query(connection, &query)).await
+        let store = self.store.clone();
+        self.pool.read(move |connection| read::query(connection, &store, &query)).await
     }
 
     /// As [`ProcessLog::feed`](crate::port::ProcessLog::feed).
@@ -105,7 +109,7 @@ impl SqliteReader {
     /// # Errors
     /// [`LogError`].
     pub async fn feed(&self, after: Position, limit: u32) -> Result<FeedPage, LogError> {
-        self.pool.read(move |connection| read::feed(connection, after, limit)).await
+        self.pool.read(move |connection| read::change::feed(connection, after, limit)).await
     }
 
     /// As [`ProcessLog::verify`](crate::port::ProcessLog::verify). Each page is a job of its own, so that a long check
@@ -140,6 +144,6 @@ impl Drop for SqliteReader {
 
 impl fmt::Debug for SqliteReader {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("SqliteReader").field("store_id", &self.store_id).finish_non_exhaustive()
+        formatter.debug_struct("SqliteReader").field("store_id", &self.store.store_id).finish_non_exhaustive()
     }
 }

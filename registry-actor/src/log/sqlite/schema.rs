@@ -8,13 +8,25 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, ffi};
 
+use super::migration;
 use super::open_error::OpenError;
 
 /// `Proc` in ASCII: marks a SQLite file as a store of this registry.
 const APPLICATION_ID: i32 = 0x5072_6f63;
 
 /// What makes version n out of version n - 1. Entries are never changed, only added.
-const MIGRATIONS: &[&str] = &[include_str!("schema_v1.sql")];
+const MIGRATIONS: &[Migration] = &[
+    Migration { tables: include_str!("schema_v1.sql"), fill: None },
+    Migration { tables: include_str!("schema_v2.sql"), fill: Some(migration::fill_version_2) },
+];
+
+/// One step: its statements, and what fills the new tables from what was stored before.
+struct Migration {
+    tables: &'static str,
+    fill: Option<Fill>,
+}
+
+type Fill = fn(&Transaction<'_>) -> Result<(), rusqlite::Error>;
 
 /// The newest version that this code knows.
 pub(super) const KNOWN_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -149,14 +161,23 @@ pub(super) fn check_readable(connection: &Connection, path: &Path) -> Result<(),
     }
 }
 
+/// The tables of the newest version, for tests of statements.
+#[cfg(test)]
+pub(super) fn make_tables(connection: &mut Connection) -> Result<(), rusqlite::Error> {
+    migrate(connection, 0, MIGRATIONS)
+}
+
 /// Each step is a transaction of its own, so that a crash in between leaves a store of some whole version.
-fn migrate(connection: &mut Connection, from: i64, migrations: &[&str]) -> Result<(), rusqlite::Error> {
+fn migrate(connection: &mut Connection, from: i64, migrations: &[Migration]) -> Result<(), rusqlite::Error> {
     for (version, migration) in (1_i64..).zip(migrations) {
         if version <= from {
             continue;
         }
         let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        step.execute_batch(migration)?;
+        step.execute_batch(migration.tables)?;
+        if let Some(fill) = migration.fill {
+            fill(&step)?;
+        }
         step.pragma_update(None, "application_id", APPLICATION_ID)?;
         step.pragma_update(None, "user_version", version)?;
         step.commit()?;
@@ -167,7 +188,16 @@ fn migrate(connection: &mut Connection, from: i64, migrations: &[&str]) -> Resul
 /// Identity of a store, and the session that a writable open begins.
 pub(super) struct Identity {
     pub(super) store_id: String,
+    pub(super) epoch: u64,
     pub(super) session: u64,
+}
+
+fn identity_in(row: &rusqlite::Row<'_>) -> Result<Identity, rusqlite::Error> {
+    Ok(Identity {
+        store_id: row.get(0)?,
+        epoch: row.get::<_, i64>(1)?.cast_unsigned(),
+        session: row.get::<_, i64>(2)?.cast_unsigned(),
+    })
 }
 
 /// Begins a session: its number is durable before anything else happens in it.
@@ -179,20 +209,14 @@ pub(super) fn begin_session(connection: &mut Connection, fresh_store_id: &str) -
         [fresh_store_id],
     )?;
     transaction.execute("UPDATE meta SET session = session + 1", [])?;
-    let identity = transaction.query_row("SELECT store_id, session FROM meta", [], |row| {
-        Ok(Identity { store_id: row.get(0)?, session: row.get::<_, i64>(1)?.cast_unsigned() })
-    })?;
+    let identity = transaction.query_row("SELECT store_id, store_epoch, session FROM meta", [], identity_in)?;
     transaction.commit()?;
     Ok(identity)
 }
 
 /// Identity of a store without beginning a session.
 pub(super) fn read_identity(connection: &Connection) -> Result<Option<Identity>, rusqlite::Error> {
-    connection
-        .query_row("SELECT store_id, session FROM meta", [], |row| {
-            Ok(Identity { store_id: row.get(0)?, session: row.get::<_, i64>(1)?.cast_unsigned() })
-        })
-        .optional()
+    connection.query_row("SELECT store_id, store_epoch, session FROM meta", [], identity_in).optional()
 }
 
 /// The first numbers that are free.
@@ -205,7 +229,9 @@ pub(super) struct FreeNumbers {
 /// Reads the free numbers. A position is never given twice, even if the events that had it are gone.
 pub(super) fn free_numbers(connection: &Connection) -> Result<FreeNumbers, rusqlite::Error> {
     connection.query_row(
-        "SELECT max((SELECT next_position FROM meta), (SELECT ifnull(max(position), 0) + 1 FROM events)),
+        "SELECT max((SELECT next_position FROM meta), (SELECT ifnull(max(position), 0) + 1 FROM events),
+                    (SELECT ifnull(max(position), 0) + 1 FROM tombstones),
+                    (SELECT ifnull(max(position), 0) + 1 FROM session_deletions)),
                 (SELECT ifnull(max(process_no), 0) + 1 FROM processes)",
         [],
         |row| Ok(FreeNumbers { position: row.get(0)?, process_no: row.get(1)? }),
@@ -250,8 +276,11 @@ mod tests {
     #[test]
     fn migrations_run_once_each_and_in_order() {
         let mut connection = Connection::open_in_memory().expect("a database");
-        let first: &[&str] = &["CREATE TABLE one (a)"];
-        let both: &[&str] = &["CREATE TABLE one (a)", "ALTER TABLE one ADD COLUMN b; INSERT INTO one VALUES (1, 2)"];
+        let step = |tables| Migration { tables, fill: None };
+        let first = &[step("CREATE TABLE one (a)")];
+        let fill = |step: &Transaction<'_>| step.execute("INSERT INTO one VALUES (1, 2)", []).map(drop);
+        let both =
+            &[step("CREATE TABLE one (a)"), Migration { tables: "ALTER TABLE one ADD COLUMN b", fill: Some(fill) }];
         migrate(&mut connection, 0, first).expect("the first version");
         migrate(&mut connection, 1, both).expect("the second version");
         migrate(&mut connection, 2, both).expect("nothing to do");
@@ -264,7 +293,8 @@ mod tests {
     #[test]
     fn a_failed_migration_leaves_the_version_before_it() {
         let mut connection = Connection::open_in_memory().expect("a database");
-        let broken: &[&str] = &["CREATE TABLE one (a)", "CREATE TABLE two (a); nonsense"];
+        let step = |tables| Migration { tables, fill: None };
+        let broken = &[step("CREATE TABLE one (a)"), step("CREATE TABLE two (a); nonsense")];
         migrate(&mut connection, 0, broken).expect_err("the second step is broken");
         let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a version");
         let tables: i64 =

@@ -89,6 +89,30 @@ pub(super) fn first_after(
     Ok(None)
 }
 
+/// How many events of a type there are up to a sequence: walks over the blocks that have one.
+pub(super) fn count_through(
+    connection: &Connection,
+    process_no: i64,
+    event_type: &str,
+    through: i64,
+) -> Result<u64, ReadError> {
+    let mut blocks = connection
+        .prepare_cached("SELECT block FROM type_blocks WHERE process_no = ?1 AND type = ?2 AND block <= ?3")?;
+    let mut within = connection.prepare_cached(
+        "SELECT count(*) FROM events WHERE process_no = ?1 AND sequence >= ?2 AND sequence < ?3 AND sequence <= ?4
+         AND type = ?5",
+    )?;
+    let mut rows = blocks.query(params![process_no, event_type, block_of(through)])?;
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        let begin = row.get::<_, i64>(0)?.saturating_mul(BLOCK);
+        // The registration is no event of its process to count.
+        let bounds = params![process_no, begin.max(1), begin.saturating_add(BLOCK), through, event_type];
+        count += within.query_row(bounds, |row| row.get::<_, i64>(0))?.cast_unsigned();
+    }
+    Ok(count)
+}
+
 /// All that is stored of a process.
 pub(super) fn stored(connection: &Connection, process_no: i64) -> Result<BTreeSet<(i64, String)>, ReadError> {
     let mut select = connection.prepare_cached("SELECT block, type FROM type_blocks WHERE process_no = ?1")?;

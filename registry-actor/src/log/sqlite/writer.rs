@@ -11,11 +11,12 @@ use std::time::Duration;
 use rusqlite::ErrorCode;
 
 use super::faults::{FaultVerdict, WriterFaults, WriterPoint};
-use super::group::{GroupOutcome, GroupWriter};
+use super::group::{AcrossOutcome, GroupOutcome, GroupWriter};
 use super::pool::ReaderPool;
-use super::queue::{GroupLimits, Queue, Queued};
-use super::read;
+use super::queue::{GroupLimits, Queue, QueuedBatch, QueuedCommand, Taken};
+use super::read::{self, StoreIdentity};
 use super::schema::{self, Synchronous};
+use crate::domain::Tombstone;
 use crate::log::followers::Followers;
 use crate::port::{AppendError, AppendResult, CommittedBatch, CommittedGroup, LogError, Position};
 
@@ -28,6 +29,7 @@ const CATCH_UP_EVENTS: u32 = 1_024;
 /// What the writer works with.
 pub(super) struct WriterSettings {
     pub(super) path: PathBuf,
+    pub(super) store: StoreIdentity,
     pub(super) synchronous: Synchronous,
     pub(super) cache_kib: u32,
     pub(super) group: GroupLimits,
@@ -53,9 +55,10 @@ impl Writer {
     pub(super) fn run(mut self) {
         while self.queue.wait() {
             let _ = self.settings.faults.reached(WriterPoint::TakeGroup);
-            let group = self.queue.take(self.settings.group);
-            if !group.is_empty() {
-                self.store(group);
+            match self.queue.take(self.settings.group) {
+                Taken::Group(group) if group.is_empty() => {}
+                Taken::Group(group) => self.store(group),
+                Taken::Across(command) => self.execute_across(command),
             }
         }
         self.queue.end();
@@ -68,7 +71,7 @@ impl Writer {
         }
     }
 
-    fn store(&mut self, queued: Vec<Queued>) {
+    fn store(&mut self, queued: Vec<QueuedBatch>) {
         let Some(group) = self.group.as_mut() else {
             // The queue admits nothing while the store is closed; this is the rest that it admitted before.
             refuse(queued, "the store is closed after a failure");
@@ -83,19 +86,7 @@ impl Writer {
             }
             GroupOutcome::NotStored(error) => {
                 let reason = error.to_string();
-                // A full disk is a state that passes by itself. Whether anything else passes is unknown.
-                let passes = group.connection.is_autocommit()
-                    && matches!(
-                        error.sqlite_error_code(),
-                        Some(
-                            ErrorCode::DiskFull
-                                | ErrorCode::DatabaseBusy
-                                | ErrorCode::DatabaseLocked
-                                | ErrorCode::ReadOnly
-                                | ErrorCode::ConstraintViolation
-                                | ErrorCode::TooBig
-                        )
-                    );
+                let passes = group.connection.is_autocommit() && passes_by_itself(&error);
                 if !passes {
                     self.poison(&reason);
                 }
@@ -116,7 +107,41 @@ impl Writer {
         }
     }
 
-    fn answer(&mut self, queued: Vec<Queued>, answers: Vec<AppendResult>, position: Position) {
+    /// A command across processes is a transaction of its own, and fails in the same ways.
+    fn execute_across(&mut self, queued: QueuedCommand) {
+        let Some(group) = self.group.as_mut() else {
+            queued.answer(Err(not_accepted("the store is closed after a failure").into()));
+            return;
+        };
+        match group.execute_across(&queued.command, &queued.context, &*self.settings.faults) {
+            AcrossOutcome::Durable { receipt, committed, pruned } => {
+                let position = group.last_position();
+                queued.answer(Ok(receipt));
+                self.tell(committed, pruned, position);
+                self.checkpoint();
+            }
+            AcrossOutcome::Refused(error) => queued.answer(Err(error)),
+            AcrossOutcome::NotStored(error) => {
+                let reason = error.to_string();
+                let passes = group.connection.is_autocommit() && passes_by_itself(&error);
+                if !passes {
+                    self.poison(&reason);
+                }
+                tracing::warn!(reason, command = queued.command.name(), "a command was not carried out");
+                queued.answer(Err(not_accepted(&reason).into()));
+                if !passes {
+                    self.reopen();
+                }
+            }
+            AcrossOutcome::Unknown(reason) => {
+                self.poison(&reason);
+                queued.answer(Err(AppendError::Unknown { reason }.into()));
+                self.reopen();
+            }
+        }
+    }
+
+    fn answer(&mut self, queued: Vec<QueuedBatch>, answers: Vec<AppendResult>, position: Position) {
         let mut committed = Vec::new();
         for (queued, answer) in queued.into_iter().zip(answers) {
             if answer.is_ok() && !queued.batch.events.is_empty() {
@@ -124,15 +149,15 @@ impl Writer {
             }
             queued.reply.answer(answer);
         }
-        self.tell(committed, position);
+        self.tell(committed, Vec::new(), position);
     }
 
-    fn tell(&mut self, batches: Vec<CommittedBatch>, position: Position) {
-        if batches.is_empty() {
+    fn tell(&mut self, batches: Vec<CommittedBatch>, pruned: Vec<Tombstone>, position: Position) {
+        if batches.is_empty() && pruned.is_empty() {
             return;
         }
         let previous = std::mem::replace(&mut self.told, position);
-        self.followers.tell(&CommittedGroup { previous, position, batches: batches.into(), pruned: Arc::default() });
+        self.followers.tell(&CommittedGroup { previous, position, batches: batches.into(), pruned: pruned.into() });
     }
 
     /// Runs after the answers, so that nobody waits for it but the next group.
@@ -178,7 +203,7 @@ impl Writer {
             let connection =
                 schema::connect_writer(&self.settings.path, self.settings.synchronous, self.settings.cache_kib)?;
             schema::checkpoint_whole(&connection)?;
-            GroupWriter::new(connection)
+            GroupWriter::new(connection, self.settings.store.clone())
         });
         let group = group.map_err(|error| error.to_string())?;
         self.catch_up(&group);
@@ -189,9 +214,9 @@ impl Writer {
     /// learn from the next group that they missed something.
     fn catch_up(&mut self, group: &GroupWriter) {
         loop {
-            match read::feed(&group.connection, self.told, CATCH_UP_EVENTS) {
+            match read::change::feed(&group.connection, self.told, CATCH_UP_EVENTS) {
                 Ok(page) => {
-                    self.tell(page.batches, page.next);
+                    self.tell(page.batches, page.pruned, page.next);
                     if !page.has_more {
                         return;
                     }
@@ -215,8 +240,27 @@ fn leave(mut group: GroupWriter) -> Result<(), rusqlite::Error> {
     schema::checkpoint_whole(&group.connection)
 }
 
-fn refuse(queued: Vec<Queued>, reason: &str) {
+fn refuse(queued: Vec<QueuedBatch>, reason: &str) {
     for queued in queued {
-        queued.reply.answer(Err(AppendError::NotAccepted { reason: reason.to_owned() }));
+        queued.reply.answer(Err(not_accepted(reason)));
     }
+}
+
+fn not_accepted(reason: &str) -> AppendError {
+    AppendError::NotAccepted { reason: reason.to_owned() }
+}
+
+/// A full disk is a state that passes by itself. Whether anything else passes is unknown.
+fn passes_by_itself(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::ReadOnly
+                | ErrorCode::ConstraintViolation
+                | ErrorCode::TooBig
+        )
+    )
 }
