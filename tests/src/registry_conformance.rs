@@ -38,6 +38,8 @@ pub use self::signals::*;
 pub use self::stage::{FoldChecked, Stage};
 pub use self::wakes::*;
 
+use std::pin::Pin;
+
 use crate::log_conformance::bounded;
 use crate::registry_backend::RegistryBackend;
 
@@ -131,8 +133,8 @@ macro_rules! registry_conformance {
             $(
                 #[tokio::test]
                 async fn $case() {
-                    $crate::registry_conformance::play($backend, async |stage| {
-                        $crate::registry_conformance::$case(stage).await;
+                    $crate::registry_conformance::play($backend, |stage| {
+                        Box::pin($crate::registry_conformance::$case(stage))
                     })
                     .await;
                 }
@@ -141,8 +143,11 @@ macro_rules! registry_conformance {
     };
 }
 
+/// A case, boxed: so that what plays it is compiled once, and not for each case on each backend.
+pub type Case = for<'stage> fn(&'stage mut Stage) -> Pin<Box<dyn Future<Output = ()> + 'stage>>;
+
 /// Plays a case on an empty store, with every step checked.
-pub async fn play(backend: RegistryBackend, case: impl AsyncFnOnce(&mut Stage)) {
+pub async fn play(backend: RegistryBackend, case: Case) {
     bounded(async {
         let mut stage = Stage::empty(backend).await;
         case(&mut stage).await;

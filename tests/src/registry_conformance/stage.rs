@@ -158,7 +158,7 @@ impl ProcessRegistry for FoldChecked {
 /// # Panics
 /// If it was answered otherwise.
 #[track_caller]
-pub fn refusal<T: Debug>(result: Result<T, RegistryError>) -> Refusal {
+pub(super) fn refusal<T: Debug>(result: Result<T, RegistryError>) -> Refusal {
     match result {
         Err(RegistryError::Refused(refusal)) => refusal,
         other => panic!("expected a refusal, got {other:?}"),
@@ -170,7 +170,7 @@ pub fn refusal<T: Debug>(result: Result<T, RegistryError>) -> Refusal {
 /// # Panics
 /// If it was answered otherwise.
 #[track_caller]
-pub fn assert_unknown<T: Debug>(result: Result<T, RegistryError>, process_id: &ProcessId) {
+pub(super) fn assert_unknown<T: Debug>(result: Result<T, RegistryError>, process_id: &ProcessId) {
     let refusal = refusal(result);
     assert_eq!(refusal, Refusal::Unknown { process_id: process_id.clone() });
     assert_eq!(refusal.to_string(), format!("unknown process `{process_id}`"));
