@@ -1,9 +1,11 @@
 //! What the tests of the registry are built from: clocks, faults, crashes and conformance suites. Hosts may use it to test
 //! their own logs and executors.
 //!
-//! A suite is a list of claims about a port. A backend is one line: [`log_conformance!`] for logs.
+//! A suite is a list of claims about a port. A backend is one line: [`log_conformance!`] for logs,
+//! [`registry_conformance!`] for registries.
 
 pub mod crash_writer;
+pub mod direct_registry;
 pub mod example_process;
 mod fault_script;
 pub mod log_author;
@@ -13,6 +15,8 @@ pub mod log_reading;
 mod manual_clock;
 pub mod oracle;
 pub mod power_cut;
+pub mod registry_backend;
+pub mod registry_conformance;
 
 pub use fault_script::{Fault, FaultScript};
 pub use manual_clock::ManualClock;
