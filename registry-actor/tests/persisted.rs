@@ -433,7 +433,7 @@ fn the_documentation_names_every_internal_type_and_every_table_with_its_columns(
             tables += 1;
             let (columns, _) = rest.split_once("\n)").expect("a table ends");
             // What every table has, what the text above says of events, and what is only there for SQLite.
-            let implied = ["process_no", "only_row", "PRIMARY"];
+            let implied = ["process_no", "only_row", "PRIMARY", "--"];
             for column in columns.lines().filter_map(|line| line.trim().split(' ').next()) {
                 let is_named = row.contains(&format!("`{column}`"));
                 let is_of_events = name == "events" && page.contains(&format!("`{column}`"));

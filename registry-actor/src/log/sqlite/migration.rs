@@ -44,9 +44,7 @@ pub(super) fn fill_v2(connection: &Connection) -> Result<(), rusqlite::Error> {
     while let Some(row) = select.query([last])?.next()? {
         last = row.get(0)?;
         let Ok(process_id) = ProcessId::new(row.get::<_, String>(1)?) else { continue };
-        if let Err(error) = fill_process(connection, last, &process_id).or_else(skip_damage) {
-            return Err(error);
-        }
+        fill_process(connection, last, &process_id).or_else(skip_damage)?;
     }
     Ok(())
 }

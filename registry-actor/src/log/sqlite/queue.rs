@@ -26,6 +26,7 @@ pub(super) struct QueuedAcross {
 }
 
 /// What waits in a lane.
+#[expect(clippy::large_enum_variant, reason = "nearly all are batches, and a box would cost each of them")]
 enum Entry {
     Batch(Queued),
     Across(Box<QueuedAcross>),
