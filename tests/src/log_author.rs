@@ -129,7 +129,7 @@ impl Author {
     }
 
     fn batch_of(&self, operation: OperationId, decision: Decision) -> ProcessBatch {
-        let after = decision.events.iter().fold(self.state.clone(), |state, event| apply(state, event));
+        let after = decision.events.iter().fold(self.state.clone(), apply);
         ProcessBatch {
             process_id: self.state.process_id.clone(),
             expected: Precondition { head: self.head, lease_revision: self.state.lease.revision },
