@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use awaiter::{ProcessAwaiter, ProcessChangeHub};
 use registry_actor::domain::{ProcessExternalRef, Sequence};
-use registry_actor::port::{ProcessRegistry, ProcessRegistryExt};
+use registry_actor::port::ProcessRegistryExt;
 
 use super::example::*;
 use super::stage::Stage;
