@@ -9,7 +9,7 @@ use registry_actor::port::ProcessRegistryExt;
 use super::example::*;
 use super::stage::Stage;
 
-/// 30. Time is paused, so that no bound in ms can be asked of a store with a thread of its own; where commits are told, the
+/// Case 30. Time is paused, so that no bound in ms can be asked of a store with a thread of its own; where commits are told, the
 /// waiter has no timer at all, and a lost wake-up ends in the bound of the suite.
 pub async fn c30_awaiter_cross_task_completion_resolves_promptly(stage: &mut Stage) {
     tokio::time::pause();

@@ -22,7 +22,7 @@ pub async fn c01_process_registry_reports_declared_durability(stage: &mut Stage)
     assert_eq!(registry.durability_tier(), stage.expected_durability());
 }
 
-/// 2. Here the order in which event types are declared does not count (W19).
+/// Case 2. Here the order in which event types are declared does not count (W19).
 pub async fn c02_registration_is_idempotent_and_hash_conflicts_fail(stage: &mut Stage) {
     let registry = &stage.registry;
     let id = process_id("p");
@@ -224,7 +224,7 @@ impl ProcessRegistry for PlainDecorator {
     }
 }
 
-/// 32. The decorator writes the required methods alone: no operation is lost by that.
+/// Case 32. The decorator writes the required methods alone: no operation is lost by that.
 pub async fn c32_watched_decorator_preserves_registry_semantics(stage: &mut Stage) {
     let raw = &stage.registry;
     let wrapped: Arc<dyn ProcessRegistry> = Arc::new(PlainDecorator(stage.port()));
@@ -282,7 +282,7 @@ pub async fn c32_watched_decorator_preserves_registry_semantics(stage: &mut Stag
     assert_unknown(wrapped.events_after(&id, Sequence(0)).await, &id);
 }
 
-/// 35. The memory log plays it too: its store outlives its session, though not its host.
+/// Case 35. The memory log plays it too: its store outlives its session, though not its host.
 pub async fn c35_process_registry_survives_reopen(stage: &mut Stage) {
     let id = process_id("p");
     let reference = ProcessExternalRef { backend: "b".into(), id: "1".into(), metadata: Some(json!(null)) };

@@ -34,7 +34,7 @@ pub async fn c04_validates_custom_events_and_materializes_wakes(stage: &mut Stag
     assert_eq!(event.semantics.wake.as_ref().expect("a wake").input, "ready");
     assert_eq!(receipt.deliveries[0].input, "ready");
     let wakes = registry.wake_events_after(&id, Sequence(0), 10).await.expect("wakes");
-    assert_eq!(wakes.events, [event.clone()]);
+    assert_eq!(wakes.events, std::slice::from_ref(event));
     registry.ack_wake(&id, Sequence(1)).await.expect("an acknowledgement");
     registry.ack_wake(&id, Sequence(1)).await.expect("the same one");
     assert!(registry.wake_events_after(&id, Sequence(0), 10).await.expect("wakes").events.is_empty());
@@ -121,7 +121,7 @@ pub async fn c06_event_streams_filter_order_and_wait_without_leaking_old_events(
     assert_eq!(future.await.expect("a task").expect("an event").sequence, Sequence(4));
 }
 
-/// 7. Deliveries of one wake id are one (W36); the wake events are all listed.
+/// Case 7. Deliveries of one wake id are one (W36); the wake events are all listed.
 pub async fn c07_wake_semantics_matrix_materializes_declared_wakes(stage: &mut Stage) {
     let registry = &stage.registry;
     let id = process_id("p");

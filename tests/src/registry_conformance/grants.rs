@@ -49,7 +49,7 @@ pub async fn c18_multiple_sessions_can_hold_grants(stage: &mut Stage) {
     assert_unknown(registry.handle_grants_for_process(&unknown).await, &unknown);
 }
 
-/// 20. Here pending wakes of the session are settled, and `deleted_wake_count` counts them (W24); that a wake target is
+/// Case 20. Here pending wakes of the session are settled, and `deleted_wake_count` counts them (W24); that a wake target is
 /// cleared is an event of the process.
 pub async fn c20_delete_session_revokes_handles_by_session(stage: &mut Stage) {
     let registry = &stage.registry;
@@ -70,8 +70,8 @@ pub async fn c20_delete_session_revokes_handles_by_session(stage: &mut Stage) {
 
     let report = registry.delete_session_process_state("s").await.expect("a deletion");
     assert_eq!((report.revoked_handle_count, report.deleted_wake_count), (3, 2));
-    assert_eq!(report.orphaned_process_ids, [sole.clone()]);
-    assert_eq!(report.preserved_process_ids, [shared.clone()]);
+    assert_eq!(report.orphaned_process_ids, std::slice::from_ref(&sole));
+    assert_eq!(report.preserved_process_ids, std::slice::from_ref(&shared));
     for id in [&sole, &shared, &ended] {
         let record = registry.get_process(id).await.expect("a read").expect("a record");
         assert_eq!(record.wake_target, None, "{id}");

@@ -58,7 +58,7 @@ pub async fn c24_superseded_process_lease_cannot_renew(stage: &mut Stage) {
     assert_eq!(refusal(registry.renew_process_lease(elsewhere, 1).await), lost(&unknown));
 }
 
-/// 25. The clock is turned instead of waited for.
+/// Case 25. The clock is turned instead of waited for.
 pub async fn c25_renewed_process_lease_survives_original_expiry(stage: &mut Stage) {
     let registry = &stage.registry;
     let id = registered(registry, "p").await;

@@ -18,7 +18,7 @@ async fn is_there(registry: &FoldChecked, id: &ProcessId) -> bool {
     registry.get_process(id).await.expect("a read").is_some()
 }
 
-/// 29. The cutoff is compared with when the process ended, not with when it was last touched (W6).
+/// Case 29. The cutoff is compared with when the process ended, not with when it was last touched (W6).
 pub async fn c29_prune_removes_terminal_processes_older_than_cutoff(stage: &mut Stage) {
     let registry = &stage.registry;
     let live = registered(registry, "live").await;
@@ -41,7 +41,7 @@ pub async fn c29_prune_removes_terminal_processes_older_than_cutoff(stage: &mut 
     registry.append_event(&live, note(1)).await.expect("the live one is intact");
 }
 
-/// 33. Here a lease in force protects (W26), a wake read of what is pruned is unknown while the tombstone is there, and the
+/// Case 33. Here a lease in force protects (W26), a wake read of what is pruned is unknown while the tombstone is there, and the
 /// next life of the id is the next generation.
 pub async fn c33_prune_respects_leases_grants_and_wake_acks(stage: &mut Stage) {
     let registry = &stage.registry;
