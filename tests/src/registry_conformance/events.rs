@@ -192,15 +192,21 @@ pub async fn c08_keyed_events_materialize_idempotent_wakes(stage: &mut Stage) {
     let request = keyed("ping", json!({"text": "a"}), "k");
     let first = registry.append_event(&id, request.clone()).await.expect("an append");
     registry.append_event(&id, note(1)).await.expect("an append");
-    let again = registry.append_event(&id, request).await.expect("a replay");
+    let again = registry.append_event(&id, request.clone()).await.expect("a replay");
     assert_eq!(again.events[0].event().sequence, first.events[0].event().sequence);
     assert_eq!(again.deliveries, first.deliveries);
+    // A replay tells its caller of a delivery, and stores none: not beside a fresh event either.
+    let elsewhere = session("elsewhere");
+    let beside = vec![note(2), request.with_wake_target_scope(elsewhere.clone())];
+    let replayed = registry.append_events(&id, beside).await.expect("an append and a replay");
+    assert_eq!(replayed.deliveries[0].target, elsewhere);
+    assert!(registry.pending_wakes(&elsewhere, None, 10).await.expect("wakes").wakes.is_empty());
     let refused = refusal(registry.append_event(&id, keyed("ping", json!({"text": "b"}), "k")).await);
     assert_eq!(refused, Refusal::ReplayConflict { replay_key: replay_key("k") });
     assert_eq!(refused.to_string(), "event replay key `k` conflicts with an existing event");
     let refused = refusal(registry.append_event(&id, keyed("note", json!({"text": "a"}), "k")).await);
     assert_eq!(refused, Refusal::ReplayConflict { replay_key: replay_key("k") }, "one key space for all types");
-    assert_eq!(registry.events_after(&id, Sequence(0)).await.expect("events").len(), 2);
+    assert_eq!(registry.events_after(&id, Sequence(0)).await.expect("events").len(), 3);
     assert_eq!(registry.pending_wakes(&target, None, 10).await.expect("wakes").wakes.len(), 1);
 }
 
