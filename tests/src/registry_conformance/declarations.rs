@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use registry_actor::domain::{
-    AbandonEvidence, AbandonRequest, AbandonWriter, Command, LeaseOwnerLiveness, ProcessAwaitOutput, ProcessEventType,
-    ProcessExternalRef, ProcessHandleDescriptor, ProcessId, ProcessListFilter, ProcessSignal, ProcessStarted,
-    ProcessStatusFilter, ProjectionWatermark, PruneFilter, Receipt, RecoveryDisposition, Refusal, RegistryCommand,
-    RegistryReceipt, Sequence, WaitState,
+    AbandonEvidence, AbandonRequest, AbandonWriter, Command, LeaseOwnerLiveness, ProcessAwaitOutput,
+    ProcessEventAppendRequest, ProcessEventType, ProcessExternalRef, ProcessHandleDescriptor, ProcessId,
+    ProcessListFilter, ProcessSignal, ProcessStarted, ProcessStatusFilter, ProjectionWatermark, PruneFilter, Receipt,
+    RecoveryDisposition, Refusal, RegistryCommand, RegistryReceipt, Sequence, WaitState,
 };
 use registry_actor::port::{Answer, DurabilityTier, ProcessRegistry, ProcessRegistryExt, Query, RegistryError};
 use serde_json::json;
@@ -173,6 +173,11 @@ pub async fn c14_wait_state_round_trips_filters_and_clears_on_terminal(stage: &m
     assert_eq!(ids(&registry.list_processes(waiting(true)).await.expect("a list")), ["p"]);
     assert!(registry.list_processes(waiting(false)).await.expect("a list").is_empty());
 
+    stage.clock.advance_ms(1);
+    let same = registry.set_process_wait(&id, wait.clone()).await.expect("the same wait");
+    assert_eq!(same, set, "nothing changed, and nothing was touched");
+    assert_eq!(registry.events_after(&id, Sequence(0)).await.expect("events").len(), 1);
+
     let second = WaitState::signal(&id, &go, 2, 2);
     let replaced = registry.set_process_wait(&id, second.clone()).await.expect("another wait");
     assert_eq!(replaced.wait.as_deref(), Some(&second));
@@ -182,6 +187,15 @@ pub async fn c14_wait_state_round_trips_filters_and_clears_on_terminal(stage: &m
     // A run that starts over waits again for what it waited for before.
     let again = registry.set_process_wait(&id, wait.clone()).await.expect("a wait");
     assert_eq!(again.wait.as_deref(), Some(&wait));
+
+    // What a runner appends by hand clears and sets the wait as well.
+    let by_hand = |name: &str, payload| ProcessEventAppendRequest::new(name, payload);
+    let resumed = registry.append_event(&id, by_hand("process.resumed", json!({}))).await.expect("an append");
+    assert_eq!(resumed.record.expect("a record").wait, None);
+    let payload = serde_json::to_value(&second).expect("a wait has a JSON form");
+    let entered = registry.append_event(&id, by_hand("process.waiting", payload)).await.expect("an append");
+    assert_eq!(entered.record.expect("a record").wait.as_deref(), Some(&second));
+    assert_eq!(ids(&registry.list_processes(waiting(true)).await.expect("a list")), ["p"]);
 
     let ended = registry.complete_process(&id, success(1)).await.expect("an outcome");
     assert_eq!(ended.wait, None);

@@ -87,6 +87,9 @@ pub async fn c26_completed_lease_releases_and_reclaim_bumps_fencing(stage: &mut 
     let second = claimed(registry, &id, opaque_owner("a"), MINUTE_MS).await;
     assert!(second.fencing_token > first.fencing_token);
     assert_ne!(second.lease_token, first.lease_token);
+    // The same owner, and yet an acquisition that is over does not prolong the one that stands.
+    assert_eq!(refusal(registry.renew_process_lease(first, 5 * MINUTE_MS).await), lost(&id));
+    assert_eq!(registry.get_process_lease(&id).await.expect("a read"), Some(second));
 }
 
 /// 27.
