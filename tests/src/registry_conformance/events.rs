@@ -78,6 +78,8 @@ pub async fn c05_custom_wake_events_preserve_typed_provenance_and_replay(stage: 
     assert_eq!(delivery.target_scope_id.as_str(), "session:s/frame:f");
     assert_eq!(delivery.process_caused_by, Some(caused_by));
     assert_eq!((delivery.dedupe_key.as_str(), delivery.input.as_str()), ("proc:1", "hello"));
+    // SHA-256 of `["session:s/frame:f","proc:1"]`: receivers of other hosts compute the same.
+    assert_eq!(delivery.wake_id, "wake:544cf92f95fdc245374ce8fe07f59a38ae3782962edb3b592af12083e6940491");
     assert_eq!((delivery.sequence, delivery.event_type.as_str()), (Sequence(1), "ping"));
     assert_eq!(delivery.created_at_ms, event.occurred_at_ms);
 

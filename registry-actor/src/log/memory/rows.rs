@@ -119,7 +119,8 @@ impl Rows for AcrossRows<'_> {
                 Some((PruneMark { terminal_at_ms, tie }, process_id.clone()))
             })
             .filter(|(mark, _)| {
-                mark.terminal_at_ms < filter.terminal_before_ms && after.is_none_or(|after| *mark > after)
+                // The verdict alone knows on which side of the boundary an end falls.
+                mark.terminal_at_ms <= filter.terminal_before_ms && after.is_none_or(|after| *mark > after)
             })
             .collect();
         ended.sort_by_key(|(mark, _)| *mark);

@@ -195,9 +195,10 @@ impl Rows for AcrossRows<'_> {
         after: Option<PruneMark>,
         limit: usize,
     ) -> Result<Vec<(PruneMark, ProcessId)>, AcrossFailure> {
+        // The verdict alone knows on which side of the boundary an end falls.
         let mut select = self.connection.prepare_cached(
             "SELECT terminal_at_ms, process_no, process_id FROM processes INDEXED BY processes_ended
-             WHERE terminal_at_ms IS NOT NULL AND terminal_at_ms < ?1 AND (terminal_at_ms, process_no) > (?2, ?3)
+             WHERE terminal_at_ms IS NOT NULL AND terminal_at_ms <= ?1 AND (terminal_at_ms, process_no) > (?2, ?3)
              AND (?4 IS NULL OR status = ?4) AND (?5 IS NULL OR kind = ?5)
              ORDER BY terminal_at_ms, process_no LIMIT ?6",
         )?;
