@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use ractor::{ActorId, ActorRef};
+use ractor::{ActorId, ActorRef, ActorStatus};
 
 use super::gate::SubmissionGate;
 use super::process::ProcessMessage;
@@ -92,7 +92,9 @@ impl Directory {
 
     /// How many processes have an actor: for people, never for decisions.
     pub(super) fn live_actors(&self) -> usize {
-        self.residents.iter().filter(|resident| resident.actor.is_some()).count()
+        // The actors of a shard that died are dead too, and nobody withdraws them until somebody asks for them.
+        let is_alive = |actor: &ActorRef<ProcessMessage>| actor.get_status() != ActorStatus::Stopped;
+        self.residents.iter().filter(|resident| resident.actor.as_ref().is_some_and(is_alive)).count()
     }
 
     /// Forgets a process that came to rest with nothing pending.
