@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use registry_actor::domain::{ProcessAwaitOutput, ProcessEvent, ProcessId, Refusal, Sequence, Tombstone};
 use registry_actor::port::{LogError, ProcessRegistry, ProcessRegistryExt, RegistryError};
@@ -69,9 +70,15 @@ impl ProcessAwaiter {
     /// # Errors
     /// [`AwaitError`]; a store that cannot be read for a while is not an error, it is read again.
     pub async fn await_terminal(&self, process_id: &ProcessId) -> Result<ProcessAwaitOutput, AwaitError> {
+        // An id may live again: ticks are one, and the end of the life that is awaited may be pruned between two reads.
+        let awaited = AtomicU32::new(0);
+        let unknown = || Refusal::Unknown { process_id: process_id.clone() };
         let read = || async {
-            let record = self.registry.get_process(process_id).await?;
-            let record = record.ok_or_else(|| Refusal::Unknown { process_id: process_id.clone() })?;
+            let record = self.registry.get_process(process_id).await?.ok_or_else(unknown)?;
+            let first_seen = awaited.compare_exchange(0, record.generation, Ordering::Relaxed, Ordering::Relaxed);
+            if first_seen.is_err_and(|generation| generation != record.generation) {
+                return Err(unknown().into());
+            }
             Ok(record.status.await_output().cloned())
         };
         self.wait_for(process_id, read).await
@@ -92,14 +99,17 @@ impl ProcessAwaiter {
         self.wait_for(process_id, read).await
     }
 
-    /// An unknown process may be one that was pruned.
-    async fn explain(&self, process_id: &ProcessId, error: RegistryError) -> AwaitError {
-        if matches!(error, RegistryError::Refused(Refusal::Unknown { .. }))
-            && let Ok(Some(tombstone)) = self.registry.get_tombstone(process_id).await
-        {
-            return AwaitError::NoLongerRetained { tombstone: Box::new(tombstone) };
+    /// An unknown process may be one that was pruned. `None` if that cannot be read now.
+    async fn explain(&self, process_id: &ProcessId, error: RegistryError) -> Option<AwaitError> {
+        if !matches!(error, RegistryError::Refused(Refusal::Unknown { .. })) {
+            return Some(error.into());
         }
-        error.into()
+        match self.registry.get_tombstone(process_id).await {
+            Ok(Some(tombstone)) => Some(AwaitError::NoLongerRetained { tombstone: Box::new(tombstone) }),
+            Ok(None) => Some(error.into()),
+            Err(RegistryError::Store(LogError::Unreadable { .. })) => None,
+            Err(error) => Some(error.into()),
+        }
     }
 
     async fn wait_for<T, F>(&self, process_id: &ProcessId, read: impl Fn() -> F) -> Result<T, AwaitError>
@@ -118,7 +128,10 @@ impl ProcessAwaiter {
                     tracing::debug!(%process_id, reason, "the store could not be read: the wait goes on");
                     true
                 }
-                Err(error) => return Err(self.explain(process_id, error).await),
+                Err(error) => match self.explain(process_id, error).await {
+                    Some(error) => return Err(error),
+                    None => true,
+                },
             };
             if source_ended && self.hears_every_commit {
                 return Err(AwaitError::SourceClosed { process_id: process_id.clone() });

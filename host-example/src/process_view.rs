@@ -69,7 +69,7 @@ pub(crate) fn to_facts(
     }
     if let Some(request) = &record.abandon_request {
         let (time, by) = (time_text::second(request.requested_at_ms), &request.requested_by);
-        let reason = request.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        let reason = request.reason.as_ref().map_or_else(String::new, |reason| format!(": {}", reason.escape_debug()));
         facts.push(("abandon request", format!("{time} by {by}{reason}")));
     }
     if let Some(terminal_at_ms) = record.terminal_at_ms {

@@ -455,14 +455,21 @@ fn commands_across_processes_keep_their_shape_and_are_tagged_with_their_name() {
 #[test]
 fn receipts_across_processes_keep_their_shape() {
     let report = ProcessSessionDeleteReport {
+        damaged_process_ids: Vec::new(),
         session_id: "s".into(),
         revoked_handle_count: 2,
         deleted_wake_count: 1,
         orphaned_process_ids: vec![id()],
         preserved_process_ids: Vec::new(),
     };
-    let pruned =
-        ProcessPruneReport { pruned_processes: 1, pruned_events: 2, kept_leased: 3, kept_unprojected: 4, more: true };
+    let pruned = ProcessPruneReport {
+        pruned_processes: 1,
+        pruned_events: 2,
+        kept_leased: 3,
+        kept_unprojected: 4,
+        kept_damaged: 5,
+        more: true,
+    };
     compare(
         "registry_receipt.json",
         vec![

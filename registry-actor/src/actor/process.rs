@@ -195,8 +195,7 @@ impl ProcessOwner {
             if commands.is_empty() {
                 continue;
             }
-            self.look_up_replays(&commands).await?;
-            let wakes = self.look_up_wakes(&commands).await?;
+            let Some((commands, wakes)) = self.look_up(commands).await? else { continue };
             let (round, panicked) = decide_round(&self.state, commands, &wakes, &self.arguments.environment);
             for _ in 0..panicked {
                 // A refused message means that the shard is gone, and with it soon this actor.
@@ -305,12 +304,48 @@ impl ProcessOwner {
         }
     }
 
-    async fn look_up_replays(&mut self, commands: &VecDeque<Envelope>) -> Result<(), LogError> {
+    /// Asks the log what deciding these commands needs. `None` means that there is nothing to decide now.
+    async fn look_up(&mut self, commands: VecDeque<Envelope>) -> Result<Option<(VecDeque<Envelope>, Wakes)>, LogError> {
+        match self.look_up_for(&commands).await {
+            Ok(wakes) => return Ok(Some((commands, wakes))),
+            // Pruned by another writer: that is no failure of this actor, and the next load knows what is left.
+            Err(LogError::Unknown { .. }) => {
+                for envelope in commands.into_iter().rev() {
+                    self.waiting.push_front(envelope);
+                }
+                self.load(OPERATION_TAIL).await?;
+                return Ok(None);
+            }
+            Err(LogError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        // One of them names what is damaged. It is told so; the others, a renewal perhaps, are not held up by it.
+        let (mut sound, mut wakes) = (VecDeque::new(), Wakes::new());
+        for envelope in commands {
+            let alone = VecDeque::from([envelope]);
+            match self.look_up_for(&alone).await {
+                Ok(found) => {
+                    wakes.extend(found);
+                    sound.extend(alone);
+                }
+                Err(error @ LogError::Damaged { .. }) => {
+                    for envelope in alone {
+                        envelope.answer(Err(RegistryError::Store(error.clone())));
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((!sound.is_empty()).then_some((sound, wakes)))
+    }
+
+    async fn look_up_for(&mut self, commands: &VecDeque<Envelope>) -> Result<Wakes, LogError> {
         let keys = commands
             .iter()
             .flat_map(|envelope| envelope.call.command.replay_keys(self.process_id()))
             .collect::<Vec<_>>();
-        self.resolve_keys(keys).await
+        self.resolve_keys(keys).await?;
+        self.look_up_wakes(commands).await
     }
 
     /// The events that acknowledgements name. What is not durable yet is not there: whoever acknowledges it guessed.

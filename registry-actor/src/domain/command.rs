@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AbandonRequest, CoreEventType, LeaseFence, LeaseOwnerIdentity, LeaseToken, ProcessAwaitOutput,
+    AbandonRequest, CoreEventType, LeaseFence, LeaseOwnerIdentity, LeaseToken, Limits, ProcessAwaitOutput,
     ProcessEventAppendRequest, ProcessExternalRef, ProcessId, ProcessLease, ProcessRegistration, ProcessStarted,
     ReplayKey, Sequence, WaitState,
 };
@@ -110,7 +110,11 @@ impl Command {
     pub fn replay_keys(&self, process_id: &ProcessId) -> Vec<ReplayKey> {
         let fact = |core, detail: Option<Sequence>| super::event::fact_key(process_id, core, detail);
         match self {
-            Self::Append { events, .. } => events.iter().filter_map(|event| event.replay_key.clone()).collect(),
+            // More than that are refused, whatever their keys are.
+            Self::Append { events, .. } => {
+                let events = events.iter().take(Limits::EVENTS_PER_COMMAND);
+                events.filter_map(|event| event.replay_key.clone()).collect()
+            }
             Self::RequestCancel { reason } => {
                 ProcessEventAppendRequest::cancel_requested(process_id, reason.as_deref())
                     .replay_key

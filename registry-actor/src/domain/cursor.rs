@@ -135,4 +135,18 @@ impl From<ChangeCursor> for String {
 /// How far a reader has come in the pending wakes of a target. Opaque: it grows, and says nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct WakeCursor(pub(crate) u64);
+pub struct WakeCursor(u64);
+
+impl WakeCursor {
+    /// A cursor at a place, for the log that hands it out; later wakes of a target have larger ones.
+    #[must_use]
+    pub const fn new(place: u64) -> Self {
+        Self(place)
+    }
+
+    /// The place, for the log that handed it out.
+    #[must_use]
+    pub const fn place(self) -> u64 {
+        self.0
+    }
+}

@@ -156,10 +156,13 @@ impl ProcessEventAppendRequest {
 }
 
 /// A replay key that the registry derives from the process and the fact. A process id near the length limit leaves no
-/// room for it, so the id is then replaced by its hash.
+/// room for it, so the id is then replaced by its hash; so is a fact that is itself too long, or that no key can hold.
 pub(crate) fn deterministic_key(process_id: &ProcessId, fact: &str) -> Option<ReplayKey> {
+    let hashed_id = || Digest::of_parts([process_id.as_str().as_bytes()]);
     ReplayKey::new(format!("process:{process_id}:{fact}"))
-        .or_else(|_| ReplayKey::new(format!("process:{}:{fact}", Digest::of_parts([process_id.as_str().as_bytes()]))))
+        .or_else(|_| ReplayKey::new(format!("process:{}:{fact}", hashed_id())))
+        // A key there must be: an append without one is a new event each time that it is sent.
+        .or_else(|_| ReplayKey::new(format!("process:{}:sha256:{}", hashed_id(), Digest::of_parts([fact.as_bytes()]))))
         .ok()
 }
 
@@ -176,10 +179,13 @@ pub(crate) fn fact_key(process_id: &ProcessId, core: CoreEventType, detail: Opti
 /// could take it would keep that fact from ever being written.
 pub(crate) fn is_reserved_key(process_id: &ProcessId, request: &ProcessEventAppendRequest) -> bool {
     let Some(key) = &request.replay_key else { return false };
-    let fact = ["process:", "process:"]
+    // Most keys are the host's own, and are not worth a hash.
+    if !key.as_str().starts_with("process:") {
+        return false;
+    }
+    let fact = [process_id.to_string(), Digest::of_parts([process_id.as_str().as_bytes()]).to_string()]
         .into_iter()
-        .zip([process_id.to_string(), Digest::of_parts([process_id.as_str().as_bytes()]).to_string()])
-        .find_map(|(prefix, id)| key.as_str().strip_prefix(prefix)?.strip_prefix(&id)?.strip_prefix(':'));
+        .find_map(|id| key.as_str().strip_prefix("process:")?.strip_prefix(&id)?.strip_prefix(':'));
     let Some(fact) = fact else { return false };
     let named = |core: CoreEventType| {
         let name = core.name().trim_start_matches("process.");

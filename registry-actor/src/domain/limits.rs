@@ -29,6 +29,9 @@ impl Limits {
     pub const GRANTS_PER_TRANSFER: usize = 10_000;
     /// Processes that one prune command removes, so that a large prune does not hold up everybody else.
     pub const PRUNED_PER_COMMAND: u32 = 1_000;
+    /// Events after whose removal a prune command begins no further process, for the same reason. One process goes whole,
+    /// however many it has.
+    pub const PRUNED_EVENTS_PER_COMMAND: u64 = 20_000;
     /// Events, changes or wakes in one page.
     pub const EVENTS_PER_PAGE: u32 = 10_000;
     /// Records or grants in one page.

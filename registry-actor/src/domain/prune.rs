@@ -53,6 +53,9 @@ pub struct ProcessPruneReport {
     pub kept_leased: u64,
     /// Processes that met the filter and stayed because the projector has not seen their last change.
     pub kept_unprojected: u64,
-    /// Whether processes that can be pruned are left because the command's limit was reached.
+    /// Processes that stayed because what is stored of them is damaged.
+    #[serde(default)]
+    pub kept_damaged: u64,
+    /// Whether processes that can be pruned are left because a limit of the command was reached.
     pub more: bool,
 }

@@ -17,6 +17,9 @@ pub struct ProcessSessionDeleteReport {
     pub orphaned_process_ids: Vec<ProcessId>,
     /// Processes that have not ended and that others can still address. Ascending.
     pub preserved_process_ids: Vec<ProcessId>,
+    /// Processes that the session is still the wake target of, because what is stored of them is damaged. Ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged_process_ids: Vec<ProcessId>,
 }
 
 /// The deletion of a session, as the change feed tells it.

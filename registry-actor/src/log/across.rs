@@ -1,14 +1,15 @@
 //! Commands that concern several processes, over whatever holds the rows: one way of carrying them out, so that no two logs
-//! can differ. Everything here happens inside one transaction; what is refused is refused before the first write.
+//! can differ. Everything here happens inside one transaction. A refusal comes before the first write; an error of the store
+//! may come later, and then the transaction goes back.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::domain::{
-    ChangeCursor, DecisionContext, LeaseRow, ProcessHandleGrant, ProcessId, ProcessPruneReport, ProcessRecord,
-    ProcessState, ProjectionWatermark, PruneFilter, PruneVerdict, Refusal, RegistryCommand, RegistryReceipt,
-    RevokedGrant, SessionDeletion, SessionScope, Tombstone, apply, check_across, clear_wake_target, prune_verdict,
-    session_report,
+    ChangeCursor, DecisionContext, LeaseRow, Limits, ProcessHandleGrant, ProcessId, ProcessPruneReport, ProcessRecord,
+    ProcessSessionDeleteReport, ProcessState, ProjectionWatermark, PruneFilter, PruneVerdict, Refusal, RegistryCommand,
+    RegistryReceipt, RevokedGrant, SessionDeletion, SessionScope, Tombstone, apply, check_across, clear_wake_target,
+    prune_verdict, session_report,
 };
 use crate::port::{BatchEvent, Head, Precondition, ProcessBatch};
 
@@ -31,9 +32,21 @@ pub(crate) struct PruneMark {
     pub(crate) tie: u64,
 }
 
+/// An ended process that a prune may remove.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PruneCandidate {
+    pub(crate) mark: PruneMark,
+    pub(crate) process_id: ProcessId,
+    /// Position of its last event.
+    pub(crate) position: u64,
+}
+
 /// The rows of a log inside one transaction.
 pub(crate) trait Rows {
     type Error: From<Refusal>;
+
+    /// Whether an error says that what is stored of the process is damaged, and nothing else.
+    fn is_damage(error: &Self::Error) -> bool;
 
     /// A process, checked as when it is loaded.
     fn process(&mut self, process_id: &ProcessId) -> Result<Option<StoredRow>, Self::Error>;
@@ -65,14 +78,14 @@ pub(crate) trait Rows {
 
     /// Refuses a cursor that is not of this store as it is.
     fn check_cursor(&mut self, cursor: &ChangeCursor) -> Result<(), Self::Error>;
-    /// Ended processes after a mark that may be what the filter means, ascending by mark. What the log cannot tell cheaply
-    /// it need not leave out.
+    /// The ended processes after a mark that the filter means, ascending by mark. Those that ended at its very boundary are
+    /// among them: on which side of it they fall, the verdict alone knows.
     fn ended(
         &mut self,
         filter: &PruneFilter,
         after: Option<PruneMark>,
         limit: usize,
-    ) -> Result<Vec<(PruneMark, ProcessId)>, Self::Error>;
+    ) -> Result<Vec<PruneCandidate>, Self::Error>;
     /// Removes a process with all of its rows, leaves the tombstone and puts it into the change feed; answers how many
     /// events went, the registration apart.
     fn prune(&mut self, tombstone: &Tombstone) -> Result<u64, Self::Error>;
@@ -99,7 +112,7 @@ pub(crate) fn carry_out<R: Rows>(
         RegistryCommand::TransferHandleGrants { from, to, process_ids } => transfer(rows, from, to, process_ids),
         RegistryCommand::DeleteSession { session_id } => delete_session(rows, session_id, context),
         RegistryCommand::Prune { filter, watermark, limit } => {
-            let limit = u64::from((*limit).min(crate::domain::Limits::PRUNED_PER_COMMAND));
+            let limit = u64::from((*limit).min(Limits::PRUNED_PER_COMMAND));
             prune(rows, filter, watermark, limit, context)
         }
     }
@@ -143,13 +156,21 @@ fn delete_session<R: Rows>(
     }
     let woken = rows.woken_by(session_id)?;
     let cleared = woken.len();
+    let mut damaged = Vec::new();
     for process_id in woken {
-        if let Some(stored) = rows.process(&process_id)? {
-            rows.append(cleared_wake_target(process_id, stored, context))?;
+        match rows.process(&process_id) {
+            // Nothing can be appended to it; it must not keep the session from being deleted.
+            Err(error) if R::is_damage(&error) => damaged.push(process_id),
+            stored => {
+                if let Some(stored) = stored? {
+                    rows.append(cleared_wake_target(process_id, stored, context))?;
+                }
+            }
         }
     }
     let settled = rows.settle_wakes(session_id)?;
-    let report = session_report(session_id, &revoked, settled);
+    let report =
+        ProcessSessionDeleteReport { damaged_process_ids: damaged, ..session_report(session_id, &revoked, settled) };
     if !revoked.is_empty() || settled > 0 || cleared > 0 {
         rows.note_session_deleted(&SessionDeletion {
             session_id: session_id.to_owned(),
@@ -205,13 +226,27 @@ fn prune<R: Rows>(
     let mut after = None;
     loop {
         let candidates = rows.ended(filter, after, CANDIDATES)?;
-        let Some((last, _)) = candidates.last() else { return Ok(RegistryReceipt::Pruned(report)) };
-        after = Some(*last);
-        for (_, process_id) in candidates {
-            let Some(stored) = rows.process(&process_id)? else { continue };
+        let Some(last) = candidates.last() else { return Ok(RegistryReceipt::Pruned(report)) };
+        after = Some(last.mark);
+        for PruneCandidate { mark, process_id, position } in candidates {
+            // Said without reading the process: a projector that stands still must not make each prune read all of them.
+            let is_unprojected = projected.is_some_and(|projected| projected < position);
+            if is_unprojected && mark.terminal_at_ms < filter.terminal_before_ms {
+                report.kept_unprojected += 1;
+                continue;
+            }
+            let stored = match rows.process(&process_id) {
+                // What is damaged is evidence, and must not keep everything else from being pruned.
+                Err(error) if R::is_damage(&error) => {
+                    report.kept_damaged += 1;
+                    continue;
+                }
+                stored => stored?,
+            };
+            let Some(stored) = stored else { continue };
             match prune_verdict(&stored.record, &stored.lease, stored.position, filter, projected, context) {
                 // Only a process that would go is left over; what stays anyway is not.
-                PruneVerdict::Prune(_) if report.pruned_processes == limit => {
+                PruneVerdict::Prune(_) if is_full(&report, limit) => {
                     report.more = true;
                     return Ok(RegistryReceipt::Pruned(report));
                 }
@@ -225,4 +260,9 @@ fn prune<R: Rows>(
             }
         }
     }
+}
+
+/// Whether a command has removed as much as one transaction should: everybody else's appends wait for it.
+fn is_full(report: &ProcessPruneReport, limit: u64) -> bool {
+    report.pruned_processes >= limit || report.pruned_events >= Limits::PRUNED_EVENTS_PER_COMMAND
 }

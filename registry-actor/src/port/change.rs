@@ -14,7 +14,8 @@ pub struct CommittedBatch {
     pub record: Arc<ProcessRecord>,
     /// The inserted events, ascending; never empty.
     pub events: Vec<Arc<ProcessEvent>>,
-    /// Whom these events woke: targets that have a new pending wake.
+    /// Whom these events woke. Whether the wake is new to the target, [`Query::PendingWakes`](super::Query::PendingWakes)
+    /// knows.
     pub woken: Vec<SessionScope>,
 }
 
@@ -29,7 +30,8 @@ pub struct CommittedBatch {
 pub trait CommitListener: Send + Sync {
     /// These batches are durable.
     fn committed(&self, batches: &[CommittedBatch]);
-    /// These processes are gone.
+    /// These processes are gone. After a loss of continuity it may be called after commits of a next life of one of them:
+    /// what tells them apart is the generation.
     fn pruned(&self, tombstones: &[Tombstone]);
     /// Commits were missed: everything has to be read anew.
     fn resync(&self);

@@ -132,6 +132,20 @@ pub trait ProcessLog: Send + Sync + fmt::Debug {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub(crate) u64);
 
+impl Position {
+    /// A place, for the log that gives it away; 0 is before the first event.
+    #[must_use]
+    pub const fn new(place: u64) -> Self {
+        Self(place)
+    }
+
+    /// The place, for the log that gave it away.
+    #[must_use]
+    pub const fn place(self) -> u64 {
+        self.0
+    }
+}
+
 /// The end of a process's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {

@@ -1,4 +1,4 @@
-//! The registry, as hosts see it: two methods that an implementation writes, and named operations over them.
+//! The registry, as hosts see it: the few methods that an implementation writes, and named operations over them.
 
 use std::sync::Arc;
 
@@ -113,7 +113,8 @@ pub enum RegistryError {
         /// Why.
         reason: String,
     },
-    /// A command across processes may or may not have been carried out.
+    /// A command across processes may or may not have been carried out. Nothing finds it again by its id; all of them may be
+    /// repeated without harm, and a repeated transfer that had succeeded is refused as not granted.
     #[error("whether operation {operation} ({command}) was carried out is unknown: {reason}")]
     AcrossOutcomeUnknown {
         /// The command.
@@ -307,7 +308,7 @@ pub trait ProcessRegistryExt: sealed::Sealed + ProcessRegistry {
     }
 
     /// Sends a signal: an event of the type `signal.{name}`, which the process must declare. The same `signal_id` is one
-    /// signal, however often it is sent.
+    /// signal, however often it is sent: an error may come after it was stored, and then it is sent again.
     async fn signal_process(
         &self,
         process_id: &ProcessId,
@@ -637,6 +638,7 @@ pub trait ProcessRegistryExt: sealed::Sealed + ProcessRegistry {
             // What stays is met again by every command.
             total.kept_leased = report.kept_leased;
             total.kept_unprojected = report.kept_unprojected;
+            total.kept_damaged = report.kept_damaged;
             if !report.more {
                 return Ok(total);
             }

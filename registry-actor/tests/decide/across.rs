@@ -210,6 +210,7 @@ fn a_deletion_tells_orphans_from_those_that_others_can_address() {
         grant("a", false, false),
     ];
     let expected = ProcessSessionDeleteReport {
+        damaged_process_ids: Vec::new(),
         session_id: "s".into(),
         revoked_handle_count: 7,
         deleted_wake_count: 3,

@@ -84,6 +84,7 @@ pub fn session_report(session_id: &str, revoked: &[RevokedGrant], settled_wakes:
         deleted_wake_count: settled_wakes,
         orphaned_process_ids: running(false),
         preserved_process_ids: running(true),
+        damaged_process_ids: Vec::new(),
     }
 }
 

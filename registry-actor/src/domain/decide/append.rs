@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use super::super::event::{deterministic_key, is_reserved_key};
 use super::super::json_size::check_size;
 use super::super::nesting::{MAX_LEVELS, nests_within, too_deep};
@@ -9,9 +11,10 @@ use super::super::replay::ReplayLookup;
 use super::super::semantics::materialize;
 use super::super::{
     CoreEventType, LeaseRelease, Limits, Measure, ProcessAwaitOutput, ProcessEvent, ProcessEventAppendRequest,
-    ProcessId, ProcessRecord, ProcessState, ProcessWakeDelivery, ReceiptEvent, Refusal, ReplayKey, WriteAuthority,
-    apply,
+    ProcessId, ProcessRecord, ProcessState, ProcessWakeDelivery, ReceiptEvent, Refusal, ReplayKey, WaitState,
+    WriteAuthority, apply,
 };
+use super::facts::check_wait;
 use super::{Decision, DecisionContext, check_fence, sole_writer};
 
 /// Appends all requests or none. A later request sees what an earlier one appended.
@@ -116,6 +119,11 @@ fn insertion(
         return Err(Refusal::InvalidPayload { event_type: declared.name.clone(), reason: too_deep() });
     }
     check_size("payload", &request.payload)?;
+    if CoreEventType::from_name(&declared.name) == Some(CoreEventType::Waiting)
+        && let Ok(wait) = WaitState::deserialize(&request.payload)
+    {
+        check_wait(&wait)?;
+    }
     declared
         .payload_schema
         .validate(&request.payload)

@@ -79,11 +79,16 @@ pub(super) fn set_wait(
     if record.wait.as_deref() == Some(wait) {
         return Ok(Decision::default());
     }
+    check_wait(wait)?;
+    fact(state, CoreEventType::WaitSet, wait, None, context)
+}
+
+/// Refuses a wait that nobody could show.
+pub(super) fn check_wait(wait: &WaitState) -> Result<(), Refusal> {
     let WaitKind::Signal { name, event_type, .. } = &wait.kind;
     check_name("signal", name)?;
     check_name("event type", event_type)?;
-    check_written_size("wait", wait)?;
-    fact(state, CoreEventType::WaitSet, wait, None, context)
+    check_written_size("wait", wait)
 }
 
 pub(super) fn clear_wait(

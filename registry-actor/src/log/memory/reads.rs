@@ -118,8 +118,8 @@ impl Store {
         let limit = limit.clamp(1, EventPage::MAX_LIMIT) as usize;
         let mut shown = self
             .wakes
-            .pending(target, after.map_or(0, |cursor| cursor.0))
-            .map(|(position, delivery)| PendingWake { cursor: WakeCursor(position), delivery: delivery.clone() });
+            .pending(target, after.map_or(0, WakeCursor::place))
+            .map(|(position, delivery)| PendingWake { cursor: WakeCursor::new(position), delivery: delivery.clone() });
         let wakes = shown.by_ref().take(limit).collect();
         PendingWakePage { wakes, has_more: shown.next().is_some() }
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::store::{Entry, Store};
 use crate::domain::{
-    ChangeCursor, ProcessHandleGrant, ProcessId, PruneFilter, SessionDeletion, SessionScope, Tombstone,
+    ChangeCursor, ProcessHandleGrant, ProcessId, ProcessRecord, PruneFilter, SessionDeletion, SessionScope, Tombstone,
 };
-use crate::log::across::{PruneMark, Rows, StoredRow};
+use crate::log::across::{PruneCandidate, PruneMark, Rows, StoredRow};
 use crate::log::codec;
 use crate::port::{AcrossError, AppendError, CommittedBatch, LogError, ProcessBatch};
 
@@ -28,6 +28,10 @@ impl AcrossRows<'_> {
 
 impl Rows for AcrossRows<'_> {
     type Error = AcrossError;
+
+    fn is_damage(error: &AcrossError) -> bool {
+        matches!(error, AcrossError::Read(LogError::Damaged { .. }))
+    }
 
     fn process(&mut self, process_id: &ProcessId) -> Result<Option<StoredRow>, AcrossError> {
         Ok(self.store.processes.get(process_id).map(|process| StoredRow {
@@ -100,7 +104,7 @@ impl Rows for AcrossRows<'_> {
     }
 
     fn check_cursor(&mut self, cursor: &ChangeCursor) -> Result<(), AcrossError> {
-        self.store.check_cursor(cursor).map_err(|refusal| LogError::from(refusal).into())
+        Ok(self.store.check_cursor(cursor)?)
     }
 
     fn ended(
@@ -108,22 +112,32 @@ impl Rows for AcrossRows<'_> {
         filter: &PruneFilter,
         after: Option<PruneMark>,
         limit: usize,
-    ) -> Result<Vec<(PruneMark, ProcessId)>, AcrossError> {
-        let mut ended: Vec<(PruneMark, ProcessId)> = self
+    ) -> Result<Vec<PruneCandidate>, AcrossError> {
+        let is_meant = |record: &ProcessRecord| {
+            let registration = &record.registration;
+            filter.state.is_none_or(|state| record.status.terminal_state() == Some(state))
+                && filter.kind.as_ref().is_none_or(|kind| *kind == registration.identity.kind)
+                && filter.tags.is_subset(&registration.tags)
+        };
+        let mut ended: Vec<PruneCandidate> = self
             .store
             .processes
             .iter()
+            .filter(|(_, process)| is_meant(&process.record))
             .filter_map(|(process_id, process)| {
                 let terminal_at_ms = process.record.terminal_at_ms?;
-                let tie = process.events.first()?.position;
-                Some((PruneMark { terminal_at_ms, tie }, process_id.clone()))
+                Some(PruneCandidate {
+                    mark: PruneMark { terminal_at_ms, tie: process.events.first()?.position },
+                    process_id: process_id.clone(),
+                    position: process.events.last()?.position,
+                })
             })
-            .filter(|(mark, _)| {
-                // The verdict alone knows on which side of the boundary an end falls.
-                mark.terminal_at_ms <= filter.terminal_before_ms && after.is_none_or(|after| *mark > after)
+            .filter(|candidate| {
+                candidate.mark.terminal_at_ms <= filter.terminal_before_ms
+                    && after.is_none_or(|after| candidate.mark > after)
             })
             .collect();
-        ended.sort_by_key(|(mark, _)| *mark);
+        ended.sort_by_key(|candidate| candidate.mark);
         ended.truncate(limit);
         Ok(ended)
     }

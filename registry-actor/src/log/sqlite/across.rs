@@ -1,6 +1,7 @@
 //! The rows of the writing connection, as commands across processes see them inside one transaction.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
 use super::group::{Known, Statements};
 use super::read::{self, ReadError, frame_of};
@@ -9,7 +10,7 @@ use super::schema;
 use crate::domain::{
     ChangeCursor, ProcessHandleGrant, ProcessId, PruneFilter, Refusal, SessionDeletion, SessionScope, Tombstone,
 };
-use crate::log::across::{PruneMark, Rows, StoredRow};
+use crate::log::across::{PruneCandidate, PruneMark, Rows, StoredRow};
 use crate::log::codec::{self, CODEC_JSON, MalformedBatch};
 use crate::port::{AcrossError, AppendError, CommittedBatch, LogError, ProcessBatch};
 
@@ -23,7 +24,15 @@ pub(super) enum AcrossFailure {
 
 impl From<rusqlite::Error> for AcrossFailure {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Statement(error)
+        match error {
+            // A column that is not what it should be is damage of one row, and no failure of the store.
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..) => {
+                Self::Refused(LogError::Unreadable { reason: error.to_string() }.into())
+            }
+            error => Self::Statement(error),
+        }
     }
 }
 
@@ -48,7 +57,7 @@ impl From<MalformedBatch> for AcrossFailure {
 impl From<ReadError> for AcrossFailure {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Statement(error) => Self::Statement(error),
+            ReadError::Statement(error) => error.into(),
             ReadError::Found(LogError::Refused(refusal)) => (*refusal).into(),
             ReadError::Found(error) => Self::Refused(error.into()),
         }
@@ -70,16 +79,14 @@ impl AcrossRows<'_> {
             .query_row([process_id.as_str()], |row| row.get(0))
             .optional()
     }
-
-    fn ids(&self, sql: &str, session_id: &str) -> Result<Vec<ProcessId>, AcrossFailure> {
-        let mut select = self.connection.prepare_cached(sql)?;
-        let texts = select.query_map([session_id], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-        texts.into_iter().map(process_id).collect()
-    }
 }
 
 impl Rows for AcrossRows<'_> {
     type Error = AcrossFailure;
+
+    fn is_damage(error: &AcrossFailure) -> bool {
+        matches!(error, AcrossFailure::Refused(AcrossError::Read(LogError::Damaged { .. })))
+    }
 
     fn process(&mut self, process_id: &ProcessId) -> Result<Option<StoredRow>, AcrossFailure> {
         let Some(stored) = read::load_within(self.connection, process_id, 0)? else { return Ok(None) };
@@ -151,10 +158,12 @@ impl Rows for AcrossRows<'_> {
         let mut select = self
             .connection
             .prepare_cached("SELECT frame, process_id FROM grants WHERE session = ?1 ORDER BY frame, process_id")?;
-        let found = select
-            .query_map([session_id], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?
-            .collect::<Result<Vec<_>, _>>()?;
-        found.into_iter().map(|(frame, text)| Ok((SessionScope::frame(session_id, frame), process_id(text)?))).collect()
+        let mut rows = select.query([session_id])?;
+        let mut grants = Vec::new();
+        while let Some(row) = rows.next()? {
+            grants.push((SessionScope::frame(session_id, row.get::<_, String>(0)?), read::process_id_in(row, 1)?));
+        }
+        Ok(grants)
     }
 
     fn is_granted(&mut self, process_id: &ProcessId) -> Result<bool, AcrossFailure> {
@@ -165,7 +174,15 @@ impl Rows for AcrossRows<'_> {
     }
 
     fn woken_by(&mut self, session_id: &str) -> Result<Vec<ProcessId>, AcrossFailure> {
-        self.ids("SELECT process_id FROM processes WHERE wake_session = ?1 ORDER BY process_id", session_id)
+        let mut select = self
+            .connection
+            .prepare_cached("SELECT process_id FROM processes WHERE wake_session = ?1 ORDER BY process_id")?;
+        let mut rows = select.query([session_id])?;
+        let mut woken = Vec::new();
+        while let Some(row) = rows.next()? {
+            woken.push(read::process_id_in(row, 0)?);
+        }
+        Ok(woken)
     }
 
     fn settle_wakes(&mut self, session_id: &str) -> Result<u64, AcrossFailure> {
@@ -194,35 +211,45 @@ impl Rows for AcrossRows<'_> {
         filter: &PruneFilter,
         after: Option<PruneMark>,
         limit: usize,
-    ) -> Result<Vec<(PruneMark, ProcessId)>, AcrossFailure> {
-        // The verdict alone knows on which side of the boundary an end falls.
-        let mut select = self.connection.prepare_cached(
-            "SELECT terminal_at_ms, process_no, process_id FROM processes INDEXED BY processes_ended
-             WHERE terminal_at_ms IS NOT NULL AND terminal_at_ms <= ?1 AND (terminal_at_ms, process_no) > (?2, ?3)
-             AND (?4 IS NULL OR status = ?4) AND (?5 IS NULL OR kind = ?5)
-             ORDER BY terminal_at_ms, process_no LIMIT ?6",
-        )?;
+    ) -> Result<Vec<PruneCandidate>, AcrossFailure> {
         let (at_ms, tie) = after.map_or((-1, 0), |mark| (ms(mark.terminal_at_ms), mark.tie.cast_signed()));
-        let found = select
-            .query_map(
-                params![
-                    ms(filter.terminal_before_ms),
-                    at_ms,
-                    tie,
-                    filter.state.map(|state| state.label()),
-                    filter.kind,
-                    i64::try_from(limit).unwrap_or(i64::MAX)
-                ],
-                |row| {
-                    let mark = PruneMark {
-                        terminal_at_ms: row.get::<_, i64>(0)?.cast_unsigned(),
-                        tie: row.get::<_, i64>(1)?.cast_unsigned(),
-                    };
-                    Ok((mark, row.get::<_, String>(2)?))
+        let mut values: Vec<Value> = vec![
+            ms(filter.terminal_before_ms).into(),
+            at_ms.into(),
+            tie.into(),
+            filter.state.map(|state| state.label().to_owned()).into(),
+            filter.kind.clone().into(),
+            i64::try_from(limit).unwrap_or(i64::MAX).into(),
+        ];
+        let mut tags = String::new();
+        for tag in &filter.tags {
+            values.push(tag.clone().into());
+            tags.push_str(&format!(
+                " AND EXISTS (SELECT 1 FROM process_tags t WHERE t.tag = ?{} AND t.process_id = p.process_id)",
+                values.len()
+            ));
+        }
+        let mut select = self.connection.prepare_cached(&format!(
+            "SELECT p.terminal_at_ms, p.process_no, p.process_id, h.position
+             FROM processes p INDEXED BY processes_ended CROSS JOIN heads h ON h.process_no = p.process_no
+             WHERE p.terminal_at_ms IS NOT NULL AND p.terminal_at_ms <= ?1
+             AND (p.terminal_at_ms, p.process_no) > (?2, ?3)
+             AND (?4 IS NULL OR p.status = ?4) AND (?5 IS NULL OR p.kind = ?5){tags}
+             ORDER BY p.terminal_at_ms, p.process_no LIMIT ?6"
+        ))?;
+        let mut rows = select.query(params_from_iter(values))?;
+        let mut ended = Vec::new();
+        while let Some(row) = rows.next()? {
+            ended.push(PruneCandidate {
+                mark: PruneMark {
+                    terminal_at_ms: row.get::<_, i64>(0)?.cast_unsigned(),
+                    tie: row.get::<_, i64>(1)?.cast_unsigned(),
                 },
-            )?
-            .collect::<Result<Vec<_>, _>>()?;
-        found.into_iter().map(|(mark, text)| Ok((mark, process_id(text)?))).collect()
+                process_id: read::process_id_in(row, 2)?,
+                position: row.get::<_, i64>(3)?.cast_unsigned(),
+            });
+        }
+        Ok(ended)
     }
 
     fn prune(&mut self, tombstone: &Tombstone) -> Result<u64, AcrossFailure> {
@@ -263,11 +290,4 @@ impl Rows for AcrossRows<'_> {
         self.pruned.push(tombstone.clone());
         Ok((events as u64).saturating_sub(1))
     }
-}
-
-fn process_id(text: String) -> Result<ProcessId, AcrossFailure> {
-    ProcessId::new(text).map_err(|error| {
-        let reason = format!("a process has an impossible id: {error}");
-        AcrossFailure::Refused(LogError::Unreadable { reason }.into())
-    })
 }

@@ -17,6 +17,8 @@ const PAGE: i64 = 1_000;
 /// A check under way.
 pub(super) struct Check {
     process_id: ProcessId,
+    /// Which life of the id is checked; known from the first page on.
+    process_no: Option<i64>,
     verification: Verification,
     /// How far the walk came, whatever the rows said of themselves: it must end even where sequences are damaged.
     walked: i64,
@@ -37,6 +39,7 @@ impl Check {
         Self {
             verification: Verification::of(process_id.clone()),
             process_id,
+            process_no: None,
             walked: -1,
             position: 0,
             types: BTreeSet::new(),
@@ -54,6 +57,11 @@ impl Check {
         let Some(process_no) = process_no else {
             return Err(LogError::Unknown { process_id: self.process_id }.into());
         };
+        if self.process_no.is_some_and(|begun| begun != process_no) {
+            // It was pruned and registered anew between two pages: what was checked is gone.
+            self = Self::of(self.process_id);
+        }
+        self.process_no = Some(process_no);
         if self.page(&snapshot, process_no)? == PAGE {
             return Ok(Step::Unfinished(self));
         }

@@ -3,6 +3,7 @@
 //! A batch is stored whole or not at all. Preconditions are checked before any statement of a batch runs, so that a batch
 //! fails halfway only if its caller broke the rules of the log; then the group is done again with a savepoint for each.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -150,10 +151,16 @@ impl GroupWriter {
             Err(error) => return AcrossOutcome::NotStored(error),
         };
         let mut rows = AcrossRows { connection: &transaction, known, committed: Vec::new(), pruned: Vec::new() };
-        let receipt = match carry_out(&mut rows, command, context) {
-            Ok(receipt) => receipt,
-            Err(AcrossFailure::Refused(error)) => return AcrossOutcome::Refused(error),
-            Err(AcrossFailure::Statement(error)) => return AcrossOutcome::NotStored(error),
+        // A panicking decision is one refused command: it must not end the log for everybody.
+        let carried = catch_unwind(AssertUnwindSafe(|| carry_out(&mut rows, command, context)));
+        let receipt = match carried {
+            Ok(Ok(receipt)) => receipt,
+            Ok(Err(AcrossFailure::Refused(error))) => return AcrossOutcome::Refused(error),
+            Ok(Err(AcrossFailure::Statement(error))) => return AcrossOutcome::NotStored(error),
+            Err(_) => {
+                let reason = format!("the command {} panicked while it was carried out", command.name());
+                return AcrossOutcome::Refused(AppendError::NotAccepted { reason }.into());
+            }
         };
         let AcrossRows { committed, pruned, .. } = rows;
         match commit(transaction, faults) {

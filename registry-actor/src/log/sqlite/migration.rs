@@ -6,7 +6,6 @@ use rusqlite::{Connection, params};
 use super::read::{self, ReadError};
 use super::record_columns::{INSERT_TAG, RecordColumns};
 use crate::domain::{CoreEventType, ProcessId};
-use crate::port::LogError;
 
 /// One step, inside a transaction.
 #[derive(Clone, Copy)]
@@ -43,21 +42,31 @@ pub(super) fn fill_v2(connection: &Connection) -> Result<(), rusqlite::Error> {
     let mut last = i64::MIN;
     while let Some(row) = select.query([last])?.next()? {
         last = row.get(0)?;
-        let Ok(process_id) = ProcessId::new(row.get::<_, String>(1)?) else { continue };
+        let text = row.get_ref(1)?.as_bytes().map(String::from_utf8_lossy).unwrap_or_default();
+        let Ok(process_id) = ProcessId::new(text.into_owned()) else { continue };
         fill_process(connection, last, &process_id).or_else(skip_damage)?;
     }
     Ok(())
 }
 
 fn skip_damage(error: ReadError) -> Result<(), rusqlite::Error> {
-    match error {
-        ReadError::Statement(error) => Err(error),
-        ReadError::Found(error) => {
-            let error: LogError = error;
-            tracing::error!(%error, "a damaged process is taken over as it is");
-            Ok(())
-        }
-    }
+    let what = match error {
+        ReadError::Statement(error) if is_damage(&error) => error.to_string(),
+        ReadError::Statement(error) => return Err(error),
+        ReadError::Found(error) => error.to_string(),
+    };
+    tracing::error!(what, "a damaged process is taken over as it is");
+    Ok(())
+}
+
+/// Whether an error says that what is stored is not what it should be, and not that it could not be read or written.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+    ) || error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt)
 }
 
 fn fill_process(connection: &Connection, process_no: i64, process_id: &ProcessId) -> Result<(), ReadError> {

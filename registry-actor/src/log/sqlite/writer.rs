@@ -224,7 +224,10 @@ impl Writer {
         loop {
             match read::feed(&group.connection, self.told, CATCH_UP_EVENTS) {
                 Ok(page) => {
-                    self.tell(page.batches, page.pruned, page.next);
+                    let next = page.next;
+                    self.tell(page.batches, page.pruned, next);
+                    // A page of which followers hear nothing has been walked all the same.
+                    self.told = self.told.max(next);
                     if !page.has_more {
                         return;
                     }

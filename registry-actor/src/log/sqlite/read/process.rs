@@ -152,7 +152,7 @@ pub(super) fn process_id_of(connection: &Connection, process_no: i64) -> Result<
     }
 }
 
-pub(super) fn process_id_in(row: &Row<'_>, index: usize) -> Result<ProcessId, ReadError> {
+pub(in crate::log::sqlite) fn process_id_in(row: &Row<'_>, index: usize) -> Result<ProcessId, ReadError> {
     let text = String::from_utf8_lossy(bytes(row.get_ref(index)?).unwrap_or_default()).into_owned();
     ProcessId::new(text).map_err(|error| unreadable(format!("a process has an impossible id: {error}")))
 }

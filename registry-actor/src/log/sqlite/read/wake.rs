@@ -51,7 +51,7 @@ pub(super) fn pending(
          FROM wakes INDEXED BY wakes_pending
          WHERE session = ?1 AND frame = ?2 AND position > ?3 AND pending = 1 ORDER BY position LIMIT ?4",
     )?;
-    let after = after.map_or(0, |cursor| i64::try_from(cursor.0).unwrap_or(i64::MAX));
+    let after = after.map_or(0, |cursor| i64::try_from(cursor.place()).unwrap_or(i64::MAX));
     let mut rows = select.query(params![target.session_id(), frame_of(target), after, limit as i64 + 1])?;
     let mut page = PendingWakePage { wakes: Vec::new(), has_more: false };
     while let Some(row) = rows.next()? {
@@ -62,7 +62,7 @@ pub(super) fn pending(
         let (position, process_no): (i64, i64) = (row.get(0)?, row.get(1)?);
         let process_id = process_id_of(connection, process_no)?;
         let delivery = delivery_in(&process_id, row)?;
-        page.wakes.push(PendingWake { cursor: WakeCursor(position.cast_unsigned()), delivery });
+        page.wakes.push(PendingWake { cursor: WakeCursor::new(position.cast_unsigned()), delivery });
     }
     Ok(Answer::PendingWakes(page))
 }

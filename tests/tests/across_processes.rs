@@ -1,0 +1,212 @@
+//! Commands across processes where something is in their way: damage, live actors, a projector that stands still, a store that
+//! fails. Each test tells a fault that a night would have been spent on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use awaiter::{AwaitError, ProcessAwaiter};
+use registry_actor::actor::{ActorRegistry, RegistryOptions};
+use registry_actor::domain::{
+    ProcessAwaitOutput, ProcessEventAppendRequest, ProcessSignal, ProjectionWatermark, PruneFilter, Refusal,
+    RegistryCommand, RegistryReceipt, Sequence, SessionScope,
+};
+use registry_actor::log::{MemoryLog, WriterPoint};
+use registry_actor::port::{LogError, ProcessLog, ProcessRegistry as _, ProcessRegistryExt as _, RegistryError};
+use registry_tests::ManualClock;
+use registry_tests::direct_registry::DirectRegistry;
+use registry_tests::log_author::{
+    Author, across, alarm, complete, grant, keyed_output, output, process_id, prune, replay_key, waking_registration,
+};
+use registry_tests::log_backend::{LogBackend as _, SqliteBackend, raw_connection};
+use registry_tests::log_conformance::bounded;
+use serde_json::json;
+
+async fn pruned(log: &dyn ProcessLog, command: RegistryCommand) -> registry_actor::domain::ProcessPruneReport {
+    match across(log, command).await.expect("a prune") {
+        RegistryReceipt::Pruned(report) => report,
+        other => panic!("expected a report, got {other:?}"),
+    }
+}
+
+/// The writer read the same page for ever: deletions of sessions move nothing that followers hear of, and the walk over what was
+/// stored without an answer went on only where they did.
+#[tokio::test]
+async fn a_store_that_fails_after_many_session_deletions_opens_again() {
+    bounded(async {
+        let mut backend = SqliteBackend::default();
+        let log = backend.open();
+        Author::registered(&*log, "p").await;
+        // More than one page of the walk.
+        for number in 0..1_100 {
+            let session = format!("s{number}");
+            across(&*log, grant(&session, "p")).await.expect("a grant");
+            across(&*log, RegistryCommand::DeleteSession { session_id: session }).await.expect("a deletion");
+        }
+        backend.gate.fail_next(WriterPoint::AfterCommit);
+        let mut other = Author::new("other");
+        let lost = other.write(&*log, registry_tests::log_author::register("other")).await;
+        assert!(lost.is_err(), "{lost:?}");
+        loop {
+            if Author::new("third").write(&*log, registry_tests::log_author::register("third")).await.is_ok() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        log.close().await;
+    })
+    .await;
+}
+
+/// The oldest ended process is met first, and one that cannot be read made every prune fail from then on.
+#[tokio::test]
+async fn a_damaged_process_stays_and_keeps_nothing_else_from_being_pruned_or_deleted() {
+    bounded(async {
+        let mut backend = SqliteBackend::default();
+        let log = backend.open();
+        let target = SessionScope::session("s");
+        for id in ["a", "b"] {
+            let mut author = Author::new(id);
+            author.write(&*log, waking_registration(id, target.clone())).await.expect("a registration");
+            author.write(&*log, complete()).await.expect("an outcome");
+        }
+        log.close().await;
+        let connection = raw_connection(&backend.path());
+        connection
+            .execute("UPDATE processes SET checksum = zeroblob(32) WHERE process_id = 'a'", [])
+            .expect("the damage");
+        drop(connection);
+        let log = backend.open();
+        let deleted = across(&*log, RegistryCommand::DeleteSession { session_id: "s".to_owned() }).await;
+        let RegistryReceipt::SessionDeleted(report) = deleted.expect("a deletion") else { panic!("another receipt") };
+        assert_eq!(report.damaged_process_ids, [process_id("a")]);
+        let report = pruned(&*log, prune()).await;
+        assert_eq!((report.pruned_processes, report.kept_damaged, report.more), (1, 1, false));
+        assert!(log.load(&process_id("b"), 0).await.expect("a read").is_none());
+        log.close().await;
+    })
+    .await;
+}
+
+/// One prune was one transaction, however much it removed, and every append waited for it.
+#[tokio::test]
+async fn a_prune_that_has_removed_enough_events_leaves_the_rest_to_the_next() {
+    let log = MemoryLog::new("store");
+    for id in ["a", "b"] {
+        let mut author = Author::registered(&log, id).await;
+        for round in 0..20 {
+            let events = (0..1_024).map(|_| ProcessEventAppendRequest::new("output", json!(round))).collect();
+            let command = registry_actor::domain::Command::Append {
+                events,
+                authority: registry_actor::domain::WriteAuthority::Unfenced,
+            };
+            author.write(&log, command).await.expect("an append");
+        }
+        author.write(&log, complete()).await.expect("an outcome");
+    }
+    let first = pruned(&log, prune()).await;
+    assert_eq!((first.pruned_processes, first.more), (1, true));
+    let second = pruned(&log, prune()).await;
+    assert_eq!((second.pruned_processes, second.more), (1, false));
+}
+
+/// The actor of a process that another writer had pruned failed when it asked the log, was started again with a delay, and came
+/// nearer to quarantine each time.
+#[tokio::test]
+async fn an_actor_whose_process_is_pruned_lives_on() {
+    let registry = ActorRegistry::start(Arc::new(MemoryLog::new("store")), RegistryOptions::default())
+        .await
+        .expect("the registry starts");
+    let id = process_id("p");
+    let registration = match registry_tests::log_author::register("p") {
+        registry_actor::domain::Command::Register { registration } => *registration,
+        other => panic!("expected a registration, got {other:?}"),
+    };
+    registry.register_process(registration.clone()).await.expect("a registration");
+    let keyed = ProcessEventAppendRequest::new("output", json!(1)).with_replay_key(replay_key("k"));
+    registry.append_event(&id, keyed.clone()).await.expect("an append");
+    registry.complete_process(&id, ProcessAwaitOutput::success(json!(1))).await.expect("an outcome");
+    let actor = registry.process_actor(&id).expect("a live actor").get_id();
+    for life in 2..10 {
+        let report = registry
+            .prune_terminal_processes(PruneFilter::ended_before(u64::MAX), ProjectionWatermark::NoProjector)
+            .await
+            .expect("a prune");
+        assert_eq!(report.pruned_processes, 1);
+        let unknown = RegistryError::Refused(Refusal::Unknown { process_id: id.clone() });
+        assert_eq!(registry.ack_wake(&id, Sequence(1)).await, Err(unknown.clone()));
+        assert_eq!(registry.append_event(&id, keyed.clone()).await, Err(unknown));
+        let record = registry.register_process(registration.clone()).await.expect("the next life");
+        assert_eq!(record.generation, life);
+        registry.append_event(&id, keyed.clone()).await.expect("an append");
+        registry.complete_process(&id, ProcessAwaitOutput::success(json!(1))).await.expect("an outcome");
+    }
+    assert_eq!(registry.process_actor(&id).map(|actor| actor.get_id()), Some(actor), "it is the same actor");
+    registry.shut_down(Duration::from_secs(5)).await;
+}
+
+/// Whoever named a damaged event killed the actor with each try, and the sixth quarantined the process: its lease could not be
+/// renewed because somebody else repeated an append.
+#[tokio::test]
+async fn a_command_that_names_a_damaged_event_is_told_so_and_holds_up_nobody() {
+    bounded(async {
+        let mut backend = SqliteBackend::default();
+        let log = backend.open();
+        let mut author = Author::new("p");
+        author.write(&*log, waking_registration("p", SessionScope::session("s"))).await.expect("a registration");
+        author.write(&*log, keyed_output("key")).await.expect("an append");
+        author.write(&*log, alarm(1)).await.expect("a wake");
+        author.write(&*log, output(1)).await.expect("an append");
+        log.close().await;
+        let connection = raw_connection(&backend.path());
+        connection.execute("UPDATE events SET at_ms = at_ms + 1 WHERE sequence IN (1, 2)", []).expect("the damage");
+        drop(connection);
+        let registry =
+            ActorRegistry::start(backend.open(), RegistryOptions::default()).await.expect("the registry starts");
+        let id = process_id("p");
+        let damaged =
+            |answer: Result<(), RegistryError>| matches!(answer, Err(RegistryError::Store(LogError::Damaged { .. })));
+        for _ in 0..8 {
+            assert!(damaged(registry.ack_wake(&id, Sequence(2)).await));
+            let replayed = registry.execute(&id, keyed_output("key")).await.map(drop);
+            assert!(damaged(replayed));
+            registry.execute(&id, output(2)).await.expect("an append");
+        }
+        assert!(registry.quarantined().await.is_empty());
+        registry.shut_down(Duration::from_secs(5)).await;
+    })
+    .await;
+}
+
+/// A waiter that slept through the end, the prune and the next registration waited for the next life.
+#[tokio::test(start_paused = true)]
+async fn a_waiter_is_not_carried_over_into_the_next_life() {
+    let log: Arc<dyn ProcessLog> = Arc::new(MemoryLog::new("store"));
+    let registry = Arc::new(DirectRegistry::new(log, Arc::new(ManualClock::default()), 1));
+    let id = process_id("p");
+    registry.execute(&id, registry_tests::log_author::register("p")).await.expect("a registration");
+    let waiting = tokio::spawn({
+        let (awaiter, id) = (ProcessAwaiter::polling(registry.clone()), id.clone());
+        async move { awaiter.await_terminal(&id).await }
+    });
+    // It has read once, and sleeps.
+    tokio::task::yield_now().await;
+    registry.execute(&id, complete()).await.expect("an outcome");
+    registry.execute_across(prune()).await.expect("a prune");
+    registry.execute(&id, registry_tests::log_author::register("p")).await.expect("the next life");
+    match waiting.await.expect("the waiter ends") {
+        Err(AwaitError::NoLongerRetained { tombstone }) => assert_eq!(tombstone.generation, 1),
+        other => panic!("expected the end of the life that was awaited, got {other:?}"),
+    }
+}
+
+/// A signal id that no key could hold made an append without a key, and each repetition another signal.
+#[test]
+fn every_signal_has_a_key_of_its_own() {
+    let id = process_id(&"p".repeat(512));
+    let signal = ProcessSignal::new("n".repeat(500)).expect("a name");
+    let key = |signal_id: &str| signal.request(&id, signal_id, json!(null)).replay_key.expect("a key");
+    let ids = ["1", "2", "a\nb", "a\tb", &"x".repeat(600), &"y".repeat(600)];
+    let keys: std::collections::BTreeSet<_> = ids.iter().map(|signal_id| key(signal_id)).collect();
+    assert_eq!(keys.len(), ids.len());
+    assert_eq!(key("a\nb"), key("a\nb"));
+}
