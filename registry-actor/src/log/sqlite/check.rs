@@ -29,7 +29,7 @@ pub(super) struct Check {
 /// What a page of the check led to.
 pub(super) enum Step {
     /// More events follow.
-    Unfinished(Check),
+    Unfinished(Box<Check>),
     /// This is what was found.
     Finished(ProcessVerification),
 }
@@ -63,7 +63,7 @@ impl Check {
         }
         self.process_no = Some(process_no);
         if self.page(&snapshot, process_no)? == PAGE {
-            return Ok(Step::Unfinished(self));
+            return Ok(Step::Unfinished(Box::new(self)));
         }
         self.head(&snapshot, process_no)?;
         if type_blocks::stored(&snapshot, process_no)? != self.types {

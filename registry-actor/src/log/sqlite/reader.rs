@@ -118,7 +118,7 @@ impl SqliteReader {
         let mut check = Check::of(process_id.clone());
         loop {
             match self.pool.read(move |connection| check.step(connection)).await? {
-                Step::Unfinished(next) => check = next,
+                Step::Unfinished(next) => check = *next,
                 Step::Finished(verification) => return Ok(verification),
             }
         }
