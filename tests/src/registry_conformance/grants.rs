@@ -139,6 +139,14 @@ pub async fn w21_scopes_with_one_rendered_id_are_distinct(stage: &mut Stage) {
     assert!(registry.has_handle_grant(&session_named_so, &id).await.expect("a read"));
     let none = session("a");
     assert!(!registry.has_handle_grant(&none, &id).await.expect("a read"), "a frame is not its session");
+
+    // What a frame may address is not what its session may, nor what another frame may.
+    let own = SessionScope::frame("s", "f");
+    registry.grant_handle(own.clone(), &id, labelled("l")).await.expect("a grant");
+    assert_eq!(registry.list_handle_grants(&own).await.expect("grants").len(), 1);
+    for other in [session("s"), SessionScope::frame("s", "g"), session("f")] {
+        assert!(registry.list_handle_grants(&other).await.expect("grants").is_empty(), "{other:?}");
+    }
 }
 
 /// W22: a transfer that cannot move all moves none.
