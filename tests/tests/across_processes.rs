@@ -193,7 +193,8 @@ async fn a_waiter_is_not_carried_over_into_the_next_life() {
     registry.execute(&id, complete()).await.expect("an outcome");
     registry.execute_across(prune()).await.expect("a prune");
     registry.execute(&id, registry_tests::log_author::register("p")).await.expect("the next life");
-    match waiting.await.expect("the waiter ends") {
+    let ended = tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("the wait ends");
+    match ended.expect("the waiter ends") {
         Err(AwaitError::NoLongerRetained { tombstone }) => assert_eq!(tombstone.generation, 1),
         other => panic!("expected the end of the life that was awaited, got {other:?}"),
     }

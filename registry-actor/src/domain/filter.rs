@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::limits::check_items;
 use super::name::check_name;
 use super::nesting::{nests_within, too_deep};
-use super::{Limits, Measure, ProcessOriginator, ProcessRecord, ProcessStatus, Refusal, SessionScope};
+use super::{Limits, ProcessOriginator, ProcessRecord, ProcessStatus, Refusal, SessionScope};
 
 /// Which processes a list shows: those that meet all of it. The default shows what runs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -226,14 +227,7 @@ impl OriginatorFilter {
 
 /// Refuses more tags than a process may have, and tags that are no names.
 pub(crate) fn check_tags(tags: &BTreeSet<String>) -> Result<(), Refusal> {
-    if tags.len() > Limits::TAGS {
-        return Err(Refusal::LimitExceeded {
-            what: "tags".to_owned(),
-            measure: Measure::Items,
-            limit: Limits::TAGS as u64,
-            found: tags.len() as u64,
-        });
-    }
+    check_items("tags", tags.len(), Limits::TAGS)?;
     tags.iter().try_for_each(|tag| check_name("tag", tag))
 }
 

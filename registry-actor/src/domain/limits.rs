@@ -1,7 +1,7 @@
 //! The bounds of what the registry takes, in one place. Whatever exceeds one is refused with a typed error that names
 //! the limit and what was found; nothing is cut silently, except pages, which say that more follows.
 
-use super::nesting;
+use super::{Refusal, nesting};
 
 /// Bounds of a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,19 @@ impl Limits {
     pub const EVENTS_PER_PAGE: u32 = 10_000;
     /// Records or grants in one page.
     pub const RECORDS_PER_PAGE: u32 = 1_000;
+}
+
+/// Refuses more items than a bound allows.
+pub(crate) fn check_items(what: &str, found: usize, limit: usize) -> Result<(), Refusal> {
+    if found <= limit {
+        return Ok(());
+    }
+    Err(Refusal::LimitExceeded {
+        what: what.to_owned(),
+        measure: Measure::Items,
+        limit: limit as u64,
+        found: found as u64,
+    })
 }
 
 /// What a bound counts.

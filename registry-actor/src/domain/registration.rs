@@ -9,10 +9,11 @@ use serde_json::Value;
 use super::explicit_null::present;
 use super::filter::check_tags;
 use super::json_size::check_written_size;
+use super::limits::check_items;
 use super::name::check_name;
 use super::nesting::{MAX_LEVELS, nests_within, too_deep};
 use super::{
-    CoreEventType, Digest, Limits, Measure, ProcessEventType, ProcessId, ProcessOriginator, ProcessProvenance, Refusal,
+    CoreEventType, Digest, Limits, ProcessEventType, ProcessId, ProcessOriginator, ProcessProvenance, Refusal,
     SessionScope,
 };
 
@@ -147,14 +148,7 @@ impl ProcessRegistration {
             }
             _ => {}
         }
-        if self.event_types.len() > Limits::EVENT_TYPES {
-            return Err(Refusal::LimitExceeded {
-                what: "event types".to_owned(),
-                measure: Measure::Items,
-                limit: Limits::EVENT_TYPES as u64,
-                found: self.event_types.len() as u64,
-            });
-        }
+        check_items("event types", self.event_types.len(), Limits::EVENT_TYPES)?;
         let mut names = BTreeSet::new();
         for declared in &self.event_types {
             if declared.name.trim().is_empty() {

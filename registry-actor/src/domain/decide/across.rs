@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 
 use super::super::event::fact_key;
+use super::super::limits::check_items;
 use super::super::name::check_name;
 use super::super::{
-    CoreEventType, LeaseRow, Limits, Measure, ProcessId, ProcessRecord, ProcessSessionDeleteReport, ProcessState,
-    PruneFilter, Refusal, RegistryCommand, SessionScope, Tombstone,
+    CoreEventType, LeaseRow, Limits, ProcessId, ProcessRecord, ProcessSessionDeleteReport, ProcessState, PruneFilter,
+    Refusal, RegistryCommand, SessionScope, Tombstone,
 };
 use super::lifecycle::{inserted, internal_event};
 use super::{Decision, DecisionContext};
@@ -29,14 +30,7 @@ pub fn check_across(command: &RegistryCommand) -> Result<(), Refusal> {
         }
         RegistryCommand::RevokeHandle { .. } => Ok(()),
         RegistryCommand::TransferHandleGrants { to, process_ids, .. } => {
-            if process_ids.len() > Limits::GRANTS_PER_TRANSFER {
-                return Err(Refusal::LimitExceeded {
-                    what: "a transfer".to_owned(),
-                    measure: Measure::Items,
-                    limit: Limits::GRANTS_PER_TRANSFER as u64,
-                    found: process_ids.len() as u64,
-                });
-            }
+            check_items("a transfer", process_ids.len(), Limits::GRANTS_PER_TRANSFER)?;
             to.check()
         }
         RegistryCommand::DeleteSession { session_id } => SessionScope::check_session(session_id),

@@ -6,13 +6,14 @@ use serde::Deserialize;
 
 use super::super::event::{deterministic_key, is_reserved_key};
 use super::super::json_size::check_size;
+use super::super::limits::check_items;
 use super::super::nesting::{MAX_LEVELS, nests_within, too_deep};
 use super::super::replay::ReplayLookup;
 use super::super::semantics::materialize;
 use super::super::{
-    CoreEventType, LeaseRelease, Limits, Measure, ProcessAwaitOutput, ProcessEvent, ProcessEventAppendRequest,
-    ProcessId, ProcessRecord, ProcessState, ProcessWakeDelivery, ReceiptEvent, Refusal, ReplayKey, WaitState,
-    WriteAuthority, apply,
+    CoreEventType, LeaseRelease, Limits, ProcessAwaitOutput, ProcessEvent, ProcessEventAppendRequest, ProcessId,
+    ProcessRecord, ProcessState, ProcessWakeDelivery, ReceiptEvent, Refusal, ReplayKey, WaitState, WriteAuthority,
+    apply,
 };
 use super::facts::check_wait;
 use super::{Decision, DecisionContext, check_fence, sole_writer};
@@ -28,14 +29,7 @@ pub(super) fn append(
     if let WriteAuthority::Holder(fence) = authority {
         check_fence(state, fence)?;
     }
-    if requests.len() > Limits::EVENTS_PER_COMMAND {
-        return Err(Refusal::LimitExceeded {
-            what: "an append".to_owned(),
-            measure: Measure::Items,
-            limit: Limits::EVENTS_PER_COMMAND as u64,
-            found: requests.len() as u64,
-        });
-    }
+    check_items("an append", requests.len(), Limits::EVENTS_PER_COMMAND)?;
     let mut decision = Decision::default();
     // Only a batch needs a scratch state: the common single append must not pay for one.
     let mut scratch: Option<ProcessState> = None;
