@@ -74,10 +74,10 @@ fn what_failed_once_fails_no_more() {
 
 #[test]
 fn the_registry_in_memory_answers_as_the_model_does() {
-    play_histories(Backend::Memory, env("PROCTOR_MODEL_HISTORIES").unwrap_or(1_000));
+    play_histories(Backend::Memory, env("PROCTOR_MODEL_HISTORIES").unwrap_or(2_000));
 }
 
 #[test]
 fn the_registry_over_sqlite_answers_as_the_model_does() {
-    play_histories(Backend::Sqlite, env("PROCTOR_MODEL_HISTORIES").unwrap_or(1_000).div_ceil(20));
+    play_histories(Backend::Sqlite, env("PROCTOR_MODEL_HISTORIES").unwrap_or(2_000).div_ceil(20));
 }
