@@ -327,6 +327,7 @@ fn the_documented_numbers_are_the_constants() {
         ("EVENTS_PER_COMMAND", Limits::EVENTS_PER_COMMAND),
         ("GRANTS_PER_TRANSFER", Limits::GRANTS_PER_TRANSFER),
         ("PRUNED_PER_COMMAND", items(Limits::PRUNED_PER_COMMAND)),
+        ("PRUNED_EVENTS_PER_COMMAND", usize::try_from(Limits::PRUNED_EVENTS_PER_COMMAND).expect("it fits")),
         ("EVENTS_PER_PAGE", items(Limits::EVENTS_PER_PAGE)),
         ("RECORDS_PER_PAGE", items(Limits::RECORDS_PER_PAGE)),
     ];
