@@ -49,7 +49,7 @@ pub struct ProcessPruneReport {
     pub pruned_processes: u64,
     /// Their events, the registration apart.
     pub pruned_events: u64,
-    /// Processes that met the filter and stayed because a lease on them is in force.
+    /// Processes that met the filter, whose last change is projected, and that stayed because a lease on them is in force.
     pub kept_leased: u64,
     /// Processes that met the filter and stayed because the projector has not seen their last change.
     pub kept_unprojected: u64,

@@ -333,12 +333,13 @@ fn what_the_projector_has_not_seen_stays() {
 }
 
 #[test]
-fn a_lease_is_reported_before_a_lagging_projector_and_the_filter_before_both() {
+fn a_lagging_projector_is_reported_before_a_lease_and_the_filter_before_both() {
     let mut world = World::registered();
     world.claim(&owner("a"), 100_000);
     world.context.unfenced_writes = registry_actor::domain::UnfencedWrites::Allowed;
     world.run(complete(&ProcessAwaitOutput::success(json!(1))));
-    assert_eq!(verdict(&world, &all(), Some(0)), PruneVerdict::Leased);
+    assert_eq!(verdict(&world, &all(), Some(0)), PruneVerdict::Unprojected);
+    assert_eq!(verdict(&world, &all(), None), PruneVerdict::Leased);
     assert_eq!(verdict(&world, &PruneFilter::ended_before(EPOCH), Some(0)), PruneVerdict::NotMeant);
 }
 

@@ -117,11 +117,12 @@ pub fn prune_verdict(
     if !is_meant {
         return PruneVerdict::NotMeant;
     }
-    if context.live_holder(lease).is_some() {
-        return PruneVerdict::Leased;
-    }
+    // In this order: that it is unprojected is known without reading it.
     if projected.is_some_and(|projected| projected < last_position) {
         return PruneVerdict::Unprojected;
+    }
+    if context.live_holder(lease).is_some() {
+        return PruneVerdict::Leased;
     }
     PruneVerdict::Prune(Tombstone {
         process_id: record.id().clone(),

@@ -140,10 +140,10 @@ impl Model {
         let mut report = ProcessPruneReport::default();
         for (_, tombstone) in ended {
             let life = &self.lives[&tombstone.process_id];
-            if life.holder.as_ref().is_some_and(|holder| self.is_live(holder)) {
-                report.kept_leased += 1;
-            } else if matches!(projected, Projected::Through(seen) if life.last_change > seen) {
+            if matches!(projected, Projected::Through(seen) if life.last_change > seen) {
                 report.kept_unprojected += 1;
+            } else if life.holder.as_ref().is_some_and(|holder| self.is_live(holder)) {
+                report.kept_leased += 1;
             } else if report.pruned_processes == limit {
                 report.more = true;
                 break;
