@@ -7,13 +7,16 @@ mod reads;
 use std::sync::Arc;
 use std::time::Duration;
 
-use registry_actor::domain::{ReplayWindow, Sequence};
+use registry_actor::domain::{ReplayWindow, Sequence, SessionScope};
 use registry_actor::log::MemoryLog;
-use registry_actor::port::{Answer, AppendError, CommittedGroup, Head, LogError, Position, ProcessBatch, Query};
+use registry_actor::port::{
+    Answer, AppendError, CommittedGroup, Head, LogError, Position, ProcessBatch, ProcessLog, Query,
+};
 
 pub use self::reads::*;
 use crate::log_author::{
-    Author, cancel, claim, complete, keyed_output, output, process_id, register, replay_key, submit, submit_later,
+    Author, across, alarm, cancel, claim, complete, keyed_output, output, process_id, prune, register, replay_key,
+    submit, submit_later, waking_registration,
 };
 use crate::log_backend::{LogBackend, SHORT_QUEUES, UnknownOutcome};
 use crate::log_reading::{
@@ -41,7 +44,9 @@ macro_rules! log_conformance {
             law_10_an_urgent_batch_overtakes_and_is_admitted_to_a_full_queue,
             law_11_followers_hear_each_group_once_and_in_order,
             law_11_a_follower_hears_what_was_stored_without_an_answer,
-            law_12_closing_answers_every_batch,
+            law_12_a_pruned_id_is_stored_anew_as_the_next_generation_only,
+            law_13_wakes_are_stored_with_their_events_and_settled_by_their_acknowledgement,
+            law_14_closing_answers_every_batch,
             a_batch_that_only_moves_the_lease_leaves_no_event,
             load_tells_the_operations_of_the_tail,
             the_feed_resumes_at_any_position,
@@ -444,8 +449,53 @@ pub async fn law_11_a_follower_hears_what_was_stored_without_an_answer(backend: 
     assert_eq!(heard, [("p".to_owned(), 1), ("p".to_owned(), 2)]);
 }
 
+/// Whoever does not know of the tombstone, or believes in one that is not there, conflicts.
+pub async fn law_12_a_pruned_id_is_stored_anew_as_the_next_generation_only(backend: &mut dyn LogBackend) {
+    let log = backend.open();
+    let mut early = Author::new("p");
+    early.state.pruned_generations = 1;
+    assert_eq!(early.write(&*log, register("p")).await, Err(AppendError::Conflict));
+    let mut author = Author::registered(&*log, "p").await;
+    author.write(&*log, complete()).await.expect("stored");
+    across(&*log, prune()).await.expect("a prune");
+    assert_eq!(author.write(&*log, output(1)).await, Err(AppendError::Conflict), "its last life is over");
+    let mut again = Author::new("p");
+    assert_eq!(again.write(&*log, register("p")).await, Err(AppendError::Conflict));
+    again.state.pruned_generations = 1;
+    again.write(&*log, register("p")).await.expect("the second life");
+    assert_whole(&*log, "p").await;
+}
+
+/// Pending from the commit of the event on, and once for each target and wake id.
+pub async fn law_13_wakes_are_stored_with_their_events_and_settled_by_their_acknowledgement(
+    backend: &mut dyn LogBackend,
+) {
+    let log = backend.open();
+    let target = SessionScope::session("s");
+    let mut author = Author::new("p");
+    author.write(&*log, waking_registration("p", target.clone())).await.expect("a registration");
+    author.write(&*log, alarm(1)).await.expect("a wake");
+    author.write(&*log, alarm(2)).await.expect("a wake");
+    assert_eq!(pending(&*log, &target).await, [1, 2]);
+    author.acknowledge(&*log, Sequence(1)).await;
+    assert_eq!(pending(&*log, &target).await, [2]);
+    assert_whole(&*log, "p").await;
+    log.close().await;
+    drop(log);
+    let log = backend.open();
+    assert_eq!(pending(&*log, &target).await, [2]);
+}
+
+/// Sequences of the events whose wakes are pending for a target.
+async fn pending(log: &dyn ProcessLog, target: &SessionScope) -> Vec<u64> {
+    match query(log, Query::PendingWakes { target: target.clone(), after: None, limit: 100 }).await {
+        Answer::PendingWakes(page) => page.wakes.iter().map(|wake| wake.delivery.sequence.0).collect(),
+        other => panic!("expected wakes, got {other:?}"),
+    }
+}
+
 /// What is queued is stored; what comes later is refused; closing twice is no error.
-pub async fn law_12_closing_answers_every_batch(backend: &mut dyn LogBackend) {
+pub async fn law_14_closing_answers_every_batch(backend: &mut dyn LogBackend) {
     let log = backend.open();
     let mut author = Author::registered(&*log, "p").await;
     let mut other = Author::registered(&*log, "q").await;

@@ -108,9 +108,9 @@ async fn a_poisoned_writer_can_be_closed() {
     .await;
 }
 
-/// Law 12, of a writer that dies: everything is answered, and the store is given back.
+/// Law 14, of a writer that dies: everything is answered, and the store is given back.
 #[tokio::test]
-async fn law_12_a_dead_writer_answers_every_batch() {
+async fn law_14_a_dead_writer_answers_every_batch() {
     bounded(async {
         let mut backend = SqliteBackend::default();
         let log = backend.open();
@@ -447,21 +447,6 @@ async fn a_prune_leaves_no_row_of_a_process_but_its_tombstone() {
     Author::registered(&*log, "q").await;
     let page = log.feed(end.next, 100).await.expect("the feed");
     assert_eq!(page.batches.len(), 1, "a cursor of before misses nothing");
-}
-
-/// Law 12: a pruned id lives again as the next generation only.
-#[tokio::test]
-async fn a_pruned_id_is_registered_anew_as_the_next_generation() {
-    let mut backend = SqliteBackend::default();
-    let log = backend.open();
-    let mut author = Author::registered(&*log, "p").await;
-    author.write(&*log, complete()).await.expect("stored");
-    across(&*log, prune()).await.expect("a prune");
-    let mut again = Author::new("p");
-    assert_eq!(again.write(&*log, register("p")).await, Err(AppendError::Conflict));
-    again.state.pruned_generations = 1;
-    again.write(&*log, register("p")).await.expect("the second life");
-    assert_whole(&*log, "p").await;
 }
 
 /// A command is refused whole, fails like a group, and what may be stored is settled before anything is written.
