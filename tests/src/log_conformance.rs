@@ -1,4 +1,4 @@
-//! What every log must do: one test for each law of [`ProcessLog`](registry_actor::port::ProcessLog)'s contract, and what follows from them.
+//! What every log must do: one test for each law of [`ProcessLog`]'s contract, and what follows from them.
 //!
 //! The tests are functions of a backend; [`log_conformance!`](crate::log_conformance!) makes them tests of one.
 
