@@ -3,13 +3,16 @@
 //!
 //! It does not know which runtime, actors or database stand behind them.
 
+mod attach;
 mod change;
 mod clock;
 mod fault;
 mod log;
 mod query;
 mod registry;
+mod sink;
 
+pub use attach::{EngineError, ProcessAttach, ProcessRunHandle};
 pub use change::{ChangeSource, CommitListener, CommittedBatch};
 pub use clock::{Clock, Timestamp};
 pub use fault::{FaultPoint, FaultPoints, NoFaults};
@@ -22,3 +25,4 @@ pub use query::{
     ProcessPage, Query,
 };
 pub use registry::{DurabilityTier, ProcessRegistry, ProcessRegistryExt, RegistryError, SignalReceipt};
+pub use sink::{MissedEvents, ProcessEventSink, is_emitted};

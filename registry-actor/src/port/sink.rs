@@ -1,0 +1,74 @@
+//! Observers of events: best effort, and never in the way of an append.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::change::CommitListener;
+use crate::domain::{CoreEventType, ProcessEvent, ProcessId, Sequence, Tombstone};
+
+/// Watches events as they are appended.
+///
+/// # Contract
+/// 1. A sink is told after the commit. It cannot fail the write, and it cannot take it back.
+/// 2. It hears [`is_emitted`] events only, and each at most once: never a replay, and nothing again after a crash.
+/// 3. Events of one process come in the order of their sequences. Events may be missing: what is known to be missing is
+///    told as [`MissedEvents`], before the next event of that process.
+/// 4. Nobody waits for an outcome here. The log has all events; a sink reconciles itself from pages of it.
+#[async_trait]
+pub trait ProcessEventSink: Send + Sync {
+    /// An event.
+    async fn emit(&self, event: &Arc<ProcessEvent>);
+
+    /// Several events at once; by default one after the other. Whoever writes this says so by
+    /// [`batch_limit`](Self::batch_limit).
+    async fn emit_batch(&self, events: &[Arc<ProcessEvent>]) {
+        for event in events {
+            self.emit(event).await;
+        }
+    }
+
+    /// How many events [`emit_batch`](Self::emit_batch) takes at once. With 1 each event is emitted by itself.
+    fn batch_limit(&self) -> usize {
+        1
+    }
+
+    /// Events that were not delivered and will not be.
+    async fn missed(&self, missed: &MissedEvents) {
+        let _ = missed;
+    }
+
+    /// A process was pruned. If its id lives again, its events are numbered from 1 again.
+    async fn pruned(&self, tombstone: &Tombstone) {
+        let _ = tombstone;
+    }
+
+    /// The end of this sink that hears a registry's own source of changes, if it has one. A sink without one is told of
+    /// events by whoever appends them.
+    fn commit_listener(&self) -> Option<Arc<dyn CommitListener>> {
+        None
+    }
+}
+
+/// Events that a sink was not told of.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum MissedEvents {
+    /// Of one process. The bounds are inclusive; not every number between them needs to be an emitted event.
+    Of {
+        /// The process.
+        process_id: ProcessId,
+        /// The first event that is missing.
+        from: Sequence,
+        /// The last event that is missing.
+        to: Sequence,
+    },
+    /// Of any process: nobody knows which.
+    Unknown,
+}
+
+/// Whether an event is one that sinks are told of: one that a host appended, and not the end of its process.
+#[must_use]
+pub fn is_emitted(event: &ProcessEvent) -> bool {
+    let is_internal = event.core_type().is_some_and(|core| CoreEventType::INTERNAL.contains(&core));
+    !is_internal && event.semantics.terminal.is_none()
+}
