@@ -103,10 +103,9 @@ impl CommitListener for Shared {
         }
     }
 
-    /// Whoever waits for a process that is gone has to learn of it.
-    fn pruned(&self, tombstones: &[Tombstone]) {
-        tombstones.iter().for_each(|tombstone| self.processes.tick(&tombstone.process_id));
-    }
+    /// A prune is no change of a process and does not tick, as with the peer. Whoever has to learn of it parks in the
+    /// source, as an awaiter does.
+    fn pruned(&self, _tombstones: &[Tombstone]) {}
 
     fn resync(&self) {
         self.processes.tick_all();
@@ -203,25 +202,5 @@ mod tests {
         assert!(!other.has_ticked() && !session.has_ticked(), "a frame is not its session");
         drop((woken, session));
         assert_eq!(hub.watched_targets(), 0);
-    }
-
-    #[test]
-    fn a_prune_ticks_the_process_that_is_gone() {
-        let source = ChangeSource::default();
-        let hub = ProcessChangeHub::attached_to(&source);
-        let (gone, other) = (hub.subscribe(&id("a")), hub.subscribe(&id("b")));
-        let tombstone = Tombstone {
-            process_id: id("a"),
-            generation: 1,
-            terminal_state: registry_actor::domain::ProcessTerminalState::Completed,
-            created_at_ms: 0,
-            terminal_at_ms: 1,
-            pruned_at_ms: 2,
-        };
-        for listener in source.listeners() {
-            listener.pruned(std::slice::from_ref(&tombstone));
-        }
-        assert!(gone.has_ticked());
-        assert!(!other.has_ticked());
     }
 }

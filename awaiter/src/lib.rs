@@ -5,11 +5,13 @@
 //! reads again.
 
 mod awaiter;
-mod backoff;
 mod hub;
+mod many;
+mod sync;
 mod tick_map;
 
 pub use awaiter::{AwaitError, ProcessAwaiter};
-pub use backoff::Backoff;
 pub use hub::ProcessChangeHub;
+pub use many::FirstAnswer;
+pub use registry_actor::port::{Awaited, Backoff, ProcessAttach, ProcessRunHandle, ProcessWait, WaitAnswer};
 pub use tick_map::{HubClosed, HubSubscription};

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::watch;
+
+use super::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Ticks of the keys that somebody watches.
 pub(crate) struct TickMap<K> {

@@ -3,6 +3,7 @@
 //! They are thin around [`decide`](fn@crate::domain::decide) and [`ProcessLog`](crate::port::ProcessLog): no rule of a
 //! process is written here.
 
+mod attach;
 mod clock;
 mod directory;
 mod envelope;

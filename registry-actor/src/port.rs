@@ -4,6 +4,7 @@
 //! It does not know which runtime, actors or database stand behind them.
 
 mod attach;
+mod backoff;
 mod change;
 mod clock;
 mod fault;
@@ -11,8 +12,12 @@ mod log;
 mod query;
 mod registry;
 mod sink;
+mod sync;
+mod wait;
+mod wait_table;
 
 pub use attach::{EngineError, ProcessAttach, ProcessRunHandle};
+pub use backoff::Backoff;
 pub use change::{ChangeSource, CommitListener, CommittedBatch};
 pub use clock::{Clock, Timestamp};
 pub use fault::{FaultPoint, FaultPoints, NoFaults};
@@ -26,3 +31,5 @@ pub use query::{
 };
 pub use registry::{DurabilityTier, ProcessRegistry, ProcessRegistryExt, RegistryError, SignalReceipt};
 pub use sink::{MissedEvents, ProcessEventSink, is_emitted};
+pub use wait::{Awaited, Look, ProcessWait, WaitAnswer, WaitError, WaitReader};
+pub use wait_table::{ParkedWait, Told};

@@ -4,8 +4,8 @@
 //! The cases are functions of a [`Stage`]; [`registry_conformance!`](crate::registry_conformance!) makes them tests of one
 //! backend. After every step of every case the fold law is checked, and no case can forget it: see [`FoldChecked`].
 //!
-//! The weaknesses of workers (10–12, 29, 35), of the sink and of the decorator (9, 16 as far as they concern them), and the
-//! typed end of a wait for an event (13) belong to those parts and are proved with them. Where a registry has a share in one of them it
+//! The weaknesses of workers (10–12, 29, 35), of the sink and of the decorator (9, 16 as far as they concern them) belong to
+//! those parts and are proved with them. Where a registry has a share in one of them it
 //! is here: 9 and 16 for the registry's own source of changes, 30 for outcome and release, 31 for claims on ended processes,
 //! 34 for abandon requests; 10 within 34, 19 within case 2, 27 within case 28, 1 with 33.
 
@@ -91,6 +91,7 @@ macro_rules! registry_conformance {
             w07_state_and_outcome_agree_and_only_core_types_carry_outcomes,
             w08_times_of_a_record_never_go_back,
             w09_a_source_ticks_what_changed_and_nothing_else,
+            w13_a_wait_for_an_event_is_told_that_the_process_ended_first,
             w14_events_come_in_pages_and_the_first_of_a_type_is_found,
             w15_a_wait_that_ends_leaves_nothing_behind,
             w17_core_types_and_keys_are_reserved,
@@ -116,12 +117,14 @@ macro_rules! registry_conformance {
             a_page_of_nothing_is_refused_and_a_large_one_is_cut,
             a_prune_leaves_what_the_projector_has_not_seen,
             a_reader_of_the_feed_beside_writers_misses_nothing,
+            a_waiter_is_never_told_of_another_life,
             a_waiter_of_a_pruned_process_is_told_how_it_ended,
             every_field_of_a_filter_narrows_and_all_narrow_together,
             every_field_of_a_prune_filter_narrows,
             pages_of_grants_go_on_where_they_ended,
             pages_of_processes_beside_writers_miss_nothing_and_double_nothing,
             registrations_are_validated,
+            several_waits_end_with_the_first_of_them_or_with_all,
             targets_of_new_wakes_are_ticked,
             the_feed_tells_every_change_in_order,
             what_exceeds_a_bound_is_refused_by_name,

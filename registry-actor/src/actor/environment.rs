@@ -47,13 +47,7 @@ impl Environment {
         }
     }
 
-    /// The shard of a process. FNV-1a: the choice has to be the same in every run, or a failing test could not be
-    /// replayed.
     pub(super) fn shard_of(&self, process_id: &ProcessId) -> usize {
-        let hash = process_id
-            .as_str()
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        usize::try_from(hash % self.options.shards.max(1) as u64).unwrap_or(0)
+        process_id.shard_of(self.options.shards)
     }
 }

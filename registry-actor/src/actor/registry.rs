@@ -20,8 +20,8 @@ use crate::domain::{
     Command, ObservedProcess, OperationId, ProcessId, Receipt, RegistryCommand, RegistryReceipt, StoreSession,
 };
 use crate::port::{
-    AcrossError, Answer, AppendError, ChangeSource, CommitFollower, DurabilityTier, ProcessLog, ProcessRegistry, Query,
-    RegistryError,
+    AcrossError, Answer, AppendError, ChangeSource, CommitFollower, DurabilityTier, ProcessLog, ProcessRegistry,
+    ProcessWait, Query, RegistryError, WaitAnswer, WaitError, WaitReader,
 };
 
 /// How often a command whose actor died is sent again. More than the failures that quarantine a process, so that the
@@ -148,6 +148,15 @@ impl ActorRegistry {
     #[must_use]
     pub fn log(&self) -> &Arc<dyn ProcessLog> {
         &self.inner.environment.log
+    }
+
+    /// Waits until it happens. There is no timeout: wrap it. Idle waiting reads nothing, wakes no process and keeps none
+    /// alive; the wait outlives every actor that is restarted meanwhile. May be dropped at any time.
+    ///
+    /// # Errors
+    /// [`WaitError`].
+    pub async fn wait(&self, wait: &ProcessWait) -> Result<WaitAnswer, WaitError> {
+        self.inner.source.wait(self, &mut WaitReader::new(wait), tokio::time::sleep).await
     }
 
     /// How many processes have a live actor now.

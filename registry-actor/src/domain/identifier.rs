@@ -129,6 +129,19 @@ text_identifier!(
     ProcessId,
     "process id"
 );
+
+impl ProcessId {
+    /// Which of so many shards it belongs to. FNV-1a: the choice has to be the same in every run, or a failing test
+    /// could not be replayed.
+    #[must_use]
+    pub fn shard_of(&self, shards: usize) -> usize {
+        let hash = self
+            .as_str()
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        usize::try_from(hash % shards.max(1) as u64).unwrap_or(0)
+    }
+}
 text_identifier!(
     /// Idempotency key of an event; unique in the log of one process, across all event types.
     ReplayKey,

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::registry::RegistryError;
-use crate::domain::{ProcessAwaitOutput, ProcessId};
+use crate::domain::{ProcessAwaitOutput, ProcessId, Tombstone};
 
 /// Something that knows how processes end, and tells without being polled: an engine that runs them, or a registry
 /// whose actors own them.
@@ -37,6 +37,12 @@ pub enum EngineError {
     /// The registry could not.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The process was pruned: it has ended, and its outcome is gone.
+    #[error("process `{}` is no longer retained: it ended as {}", .tombstone.process_id, .tombstone.terminal_state)]
+    NoLongerRetained {
+        /// What is left of it.
+        tombstone: Box<Tombstone>,
+    },
     /// An engine outside of it could not.
     #[error("{message}")]
     Engine {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
+use super::wait::ProcessWait;
+use super::wait_table::{ParkedWait, WaitTable};
 use crate::domain::{ProcessEvent, ProcessId, ProcessRecord, SessionScope, Tombstone};
 
 /// What one process gained in one commit.
@@ -40,10 +42,11 @@ pub trait CommitListener: Send + Sync {
 }
 
 /// Where a registry's commits can be heard. It is both ends of the line: the registry's publisher speaks into it,
-/// listeners attach to it. Clones are one source.
-#[derive(Clone, Default)]
+/// listeners attach to it, and waiters park in it. Clones are one source.
+#[derive(Clone)]
 pub struct ChangeSource {
     line: Arc<RwLock<Line>>,
+    waits: Arc<WaitTable>,
 }
 
 #[derive(Default)]
@@ -52,7 +55,26 @@ struct Line {
     listeners: Vec<Weak<dyn CommitListener>>,
 }
 
+impl Default for ChangeSource {
+    fn default() -> Self {
+        Self { line: Arc::default(), waits: Arc::new(WaitTable::new()) }
+    }
+}
+
 impl ChangeSource {
+    /// Parks a waiter, which is told of the first commit from now on that answers it. Park first, then read; or let
+    /// [`wait`](Self::wait) do both.
+    #[must_use]
+    pub fn park(&self, wait: &ProcessWait) -> ParkedWait {
+        self.waits.park(wait)
+    }
+
+    /// How many waiters are parked.
+    #[must_use]
+    pub fn parked_waits(&self) -> usize {
+        self.waits.len()
+    }
+
     /// Adds a listener, for as long as somebody else keeps it alive. To a source that has ended it is told so at once.
     pub fn attach(&self, listener: &Arc<dyn CommitListener>) {
         let mut line = self.line.write().unwrap_or_else(PoisonError::into_inner);
@@ -71,11 +93,13 @@ impl ChangeSource {
         Arc::ptr_eq(&self.line, &other.line)
     }
 
-    /// The listeners alive now. A slow listener is called outside the lock, so that attaching never waits for it.
+    /// The listeners alive now, the parked waiters before all others. A slow listener is called outside the lock, so
+    /// that attaching never waits for it.
     #[must_use]
     pub fn listeners(&self) -> Vec<Arc<dyn CommitListener>> {
+        let waits = Arc::clone(&self.waits) as Arc<dyn CommitListener>;
         let line = self.line.read().unwrap_or_else(PoisonError::into_inner);
-        line.listeners.iter().filter_map(Weak::upgrade).collect()
+        std::iter::once(waits).chain(line.listeners.iter().filter_map(Weak::upgrade)).collect()
     }
 
     /// Ends the source and tells its listeners. May be called twice.
@@ -85,6 +109,7 @@ impl ChangeSource {
             line.closed = true;
             std::mem::take(&mut line.listeners)
         };
+        self.waits.closed();
         for listener in listeners.iter().filter_map(Weak::upgrade) {
             listener.closed();
         }
@@ -98,6 +123,7 @@ impl fmt::Debug for ChangeSource {
             .debug_struct("ChangeSource")
             .field("closed", &line.closed)
             .field("listeners", &line.listeners.len())
+            .field("waits", &self.waits)
             .finish()
     }
 }

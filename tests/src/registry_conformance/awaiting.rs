@@ -1,10 +1,18 @@
 //! Cases about waiting: 30, 31, and the registry's part of W9, W15, W16.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use awaiter::{ProcessAwaiter, ProcessChangeHub};
-use registry_actor::domain::{ProcessExternalRef, Sequence};
-use registry_actor::port::ProcessRegistryExt;
+use async_trait::async_trait;
+use awaiter::{AwaitError, ProcessAwaiter, ProcessChangeHub, ProcessWait, WaitAnswer};
+use registry_actor::domain::{
+    Command, ProcessExternalRef, ProcessId, ProjectionWatermark, PruneFilter, Receipt, RegistryCommand,
+    RegistryReceipt, Sequence,
+};
+use registry_actor::port::{
+    Answer, ChangeSource, DurabilityTier, ProcessRegistry, ProcessRegistryExt, Query, RegistryError,
+};
 
 use super::example::*;
 use super::stage::Stage;
@@ -88,26 +96,177 @@ pub async fn w09_a_source_ticks_what_changed_and_nothing_else(stage: &mut Stage)
     assert_eq!(registry.get_process(&id).await.expect("a read"), before);
 }
 
+/// W13: whoever waits for an event of a process that ends without it is told so, with the outcome.
+pub async fn w13_a_wait_for_an_event_is_told_that_the_process_ended_first(stage: &mut Stage) {
+    tokio::time::pause();
+    let registry = &stage.registry;
+    let awaiter = ProcessAwaiter::attached(stage.port());
+    let id = registered(registry, "p").await;
+    let event_of = |id: &ProcessId, after: u64| {
+        let (awaiter, id) = (awaiter.clone(), id.clone());
+        tokio::spawn(async move { awaiter.await_event(&id, "note", Sequence(after)).await })
+    };
+    let waiting = event_of(&id, 1);
+    tokio::task::yield_now().await;
+    registry.append_event(&id, note(1)).await.expect("an append");
+    registry.complete_process(&id, success(2)).await.expect("an outcome");
+    for waiting in [waiting, event_of(&id, 1)] {
+        match waiting.await.expect("a task") {
+            Err(AwaitError::Ended { record }) => assert_eq!(record.status.await_output(), Some(&success(2))),
+            other => panic!("expected the end, got {other:?}"),
+        }
+    }
+    assert_eq!(event_of(&id, 0).await.expect("a task").expect("it is there").sequence, Sequence(1));
+    registry.append_event(&id, note(3)).await.expect("a late one");
+    let late = event_of(&id, 1).await.expect("a task").expect("what is there is found, late or not");
+    assert!(late.late);
+
+    // Both in one commit: the event was there before the end.
+    let id = registered(registry, "q").await;
+    let waiting = event_of(&id, 0);
+    tokio::task::yield_now().await;
+    let end = keyed("process.completed", serde_json::json!({ "await_output": success(1) }), "end");
+    registry.append_events(&id, vec![note(1), end]).await.expect("an append");
+    assert_eq!(waiting.await.expect("a task").expect("the event").sequence, Sequence(1));
+}
+
+/// Waits for the first of several, and for all of them; a deadline is an answer.
+pub async fn several_waits_end_with_the_first_of_them_or_with_all(stage: &mut Stage) {
+    tokio::time::pause();
+    let within = Some(Duration::from_secs(1));
+    let registry = &stage.registry;
+    let awaiter = ProcessAwaiter::attached(stage.port());
+    let [a, b, c] = ["a", "b", "c"].map(process_id);
+    for id in [&a, &b, &c] {
+        registered(registry, id.as_str()).await;
+    }
+    let waits = [
+        ProcessWait::outcome(a.clone()),
+        ProcessWait::event(b.clone(), "note", Sequence(0)),
+        ProcessWait::outcome(c.clone()),
+    ];
+    assert_eq!(awaiter.await_any(&waits, within).await, Ok(None));
+    assert_eq!(awaiter.await_all(&waits, within).await, Ok(vec![WaitAnswer::Deadline; 3]));
+    assert_eq!(awaiter.wait(&waits[0], within).await, Ok(WaitAnswer::Deadline));
+    assert_eq!(awaiter.await_any(&[], None).await, Ok(None));
+    assert_eq!(awaiter.await_all(&[], None).await, Ok(Vec::new()));
+
+    let first = tokio::spawn({
+        let (awaiter, waits) = (awaiter.clone(), waits.clone());
+        async move { awaiter.await_any(&waits, None).await }
+    });
+    tokio::task::yield_now().await;
+    registry.append_event(&b, note(1)).await.expect("an append");
+    let first = first.await.expect("a task").expect("an answer").expect("no deadline");
+    let is_note =
+        |answer: &WaitAnswer| matches!(answer, WaitAnswer::Happened { event } if event.sequence == Sequence(1));
+    assert!(first.index == 1 && is_note(&first.answer), "{first:?}");
+    assert_eq!(stage.change_source().map_or(0, |source| source.parked_waits()), 0, "the others are released");
+
+    registry.complete_process(&a, success(1)).await.expect("an outcome");
+    let answers = awaiter.await_all(&waits, within).await.expect("answers");
+    assert_eq!(answers[0].output(), Some(&success(1)));
+    assert!(is_note(&answers[1]) && answers[2] == WaitAnswer::Deadline, "{answers:?}");
+    let all = tokio::spawn({
+        let (awaiter, waits) = (awaiter.clone(), waits.clone());
+        async move { awaiter.await_all(&waits, None).await }
+    });
+    tokio::task::yield_now().await;
+    registry.complete_process(&c, success(3)).await.expect("an outcome");
+    let answers = all.await.expect("a task").expect("answers");
+    assert_eq!((answers[0].output(), answers[2].output()), (Some(&success(1)), Some(&success(3))));
+
+    let ended = awaiter.wait(&ProcessWait::any_event(a.clone(), Sequence(9)), within).await;
+    assert!(matches!(&ended, Ok(WaitAnswer::Ended { record }) if record.id() == &a), "{ended:?}");
+    let any = awaiter.wait(&ProcessWait::any_event(b.clone(), Sequence(0)), within).await.expect("an answer");
+    assert!(is_note(&any), "{any:?}");
+    let unknown = [ProcessWait::outcome(b), ProcessWait::outcome(process_id("unknown"))];
+    assert!(matches!(awaiter.await_any(&unknown, None).await, Err(AwaitError::Registry(_))));
+    assert!(matches!(awaiter.await_all(&unknown, None).await, Err(AwaitError::Registry(_))));
+    assert_eq!(stage.change_source().map_or(0, |source| source.parked_waits()), 0);
+}
+
+/// An id that is pruned and lives again is another process to whoever waits: `await_event` once told of events of the
+/// next life.
+pub async fn a_waiter_is_never_told_of_another_life(stage: &mut Stage) {
+    tokio::time::pause();
+    let registry = &stage.registry;
+    let id = registered(registry, "p").await;
+    registry.append_event(&id, note(1)).await.expect("an append");
+    let reading = Arc::new(ReadCounted { registry: stage.port(), reads: AtomicUsize::new(0) });
+    let awaiter = ProcessAwaiter::attached(Arc::clone(&reading) as Arc<dyn ProcessRegistry>);
+    let waiting = tokio::spawn({
+        let id = id.clone();
+        async move { awaiter.await_event(&id, "note", Sequence(1)).await }
+    });
+    // The record and its events: from then on it is known which life is awaited.
+    while reading.reads.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    registry.complete_process(&id, success(1)).await.expect("an outcome");
+    stage.clock.advance_ms(1);
+    let pruned =
+        registry.prune_terminal_processes(PruneFilter::ended_before(u64::MAX), ProjectionWatermark::NoProjector).await;
+    assert_eq!(pruned.expect("a prune").pruned_processes, 1);
+    registered(registry, "p").await;
+    registry.append_events(&id, vec![note(1), note(2), note(3)]).await.expect("an append");
+    match waiting.await.expect("a task") {
+        Err(AwaitError::NoLongerRetained { tombstone }) => assert_eq!(tombstone.generation, 1),
+        Err(AwaitError::Ended { record }) => assert_eq!(record.generation, 1),
+        other => panic!("expected the end of the first life, got {other:?}"),
+    }
+}
+
+/// Counts the reads that were answered.
+struct ReadCounted {
+    registry: Arc<dyn ProcessRegistry>,
+    reads: AtomicUsize,
+}
+
+#[async_trait]
+impl ProcessRegistry for ReadCounted {
+    async fn execute(&self, process_id: &ProcessId, command: Command) -> Result<Receipt, RegistryError> {
+        self.registry.execute(process_id, command).await
+    }
+
+    async fn execute_across(&self, command: RegistryCommand) -> Result<RegistryReceipt, RegistryError> {
+        self.registry.execute_across(command).await
+    }
+
+    async fn query(&self, query: Query) -> Result<Answer, RegistryError> {
+        let answer = self.registry.query(query).await;
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        answer
+    }
+
+    fn durability_tier(&self) -> DurabilityTier {
+        self.registry.durability_tier()
+    }
+
+    fn change_source(&self) -> Option<ChangeSource> {
+        self.registry.change_source()
+    }
+}
+
 /// W15: a wait that is given up leaves nothing behind, and neither does one that is refused.
 pub async fn w15_a_wait_that_ends_leaves_nothing_behind(stage: &mut Stage) {
-    let hub = match stage.change_source() {
-        Some(source) => ProcessChangeHub::attached_to(&source),
-        None => ProcessChangeHub::new(),
-    };
+    let source = stage.change_source();
+    let hub = source.as_ref().map_or_else(ProcessChangeHub::new, ProcessChangeHub::attached_to);
+    let waiting = || hub.watched_processes() + source.as_ref().map_or(0, ChangeSource::parked_waits);
     let id = registered(&stage.registry, "p").await;
     let awaiter = ProcessAwaiter::new(stage.port(), hub.clone());
     awaiter.await_terminal(&process_id("unknown")).await.expect_err("unknown");
-    assert_eq!(hub.watched_processes(), 0);
+    assert_eq!(waiting(), 0);
     let given_up = tokio::spawn({
         let (awaiter, id) = (awaiter.clone(), id.clone());
         async move { awaiter.await_terminal(&id).await }
     });
-    while hub.watched_processes() == 0 {
+    while waiting() == 0 {
         tokio::task::yield_now().await;
     }
     given_up.abort();
     given_up.await.expect_err("given up");
-    assert_eq!(hub.watched_processes(), 0);
+    assert_eq!(waiting(), 0);
 }
 
 /// Who has a new pending wake is ticked, and only they.

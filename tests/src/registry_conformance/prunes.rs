@@ -202,7 +202,7 @@ pub async fn w26_a_pruned_id_leaves_a_tombstone_and_lives_again_as_the_next_gene
     assert_eq!((last, registered.sequence), (&tombstone, Sequence(0)));
 }
 
-/// A process that is pruned under its waiter.
+/// A process that is pruned under its waiter, who hears of the end or of the prune, whichever it is told first.
 pub async fn a_waiter_of_a_pruned_process_is_told_how_it_ended(stage: &mut Stage) {
     tokio::time::pause();
     let registry = &stage.registry;
@@ -219,7 +219,8 @@ pub async fn a_waiter_of_a_pruned_process_is_told_how_it_ended(stage: &mut Stage
         Err(AwaitError::NoLongerRetained { tombstone }) => {
             assert_eq!(tombstone.terminal_state, ProcessTerminalState::Completed);
         }
-        other => panic!("expected what is left, got {other:?}"),
+        Err(AwaitError::Ended { record }) => assert_eq!(record.status.await_output(), Some(&success(1))),
+        other => panic!("expected its end, got {other:?}"),
     }
 }
 

@@ -14,6 +14,13 @@ impl Backoff {
     /// The longest delay.
     pub const CAP: Duration = Duration::from_secs(1);
 
+    /// The next delay.
+    pub fn delay(&mut self) -> Duration {
+        let delay = self.next;
+        self.next = delay.saturating_mul(2).min(Self::CAP);
+        delay
+    }
+
     /// Starts over.
     pub const fn reset(&mut self) {
         self.next = Self::FLOOR;
@@ -31,9 +38,7 @@ impl Iterator for Backoff {
 
     /// The next delay; never ends.
     fn next(&mut self) -> Option<Duration> {
-        let delay = self.next;
-        self.next = delay.saturating_mul(2).min(Self::CAP);
-        Some(delay)
+        Some(self.delay())
     }
 }
 
