@@ -1,9 +1,13 @@
-//! `proctor bench append`: what the registry costs over the bare log, and the log over a plain file.
+//! `proctor bench`: what the registry costs, each figure beside a baseline of the same run.
 //!
-//! It measures three rows in one run, interleaved, because a figure of another run or another minute says nothing on a
-//! shared disk. It knows no threshold: what is good enough is judged by whoever reads it.
+//! Rows are measured interleaved, because a figure of another run or another minute says nothing on a shared disk. It
+//! knows no threshold: what is good enough is judged by whoever reads it.
+//!
+//! `append` measures the registry beside the bare log, and the log beside a plain file.
 
+mod await_rows;
 mod bare_log;
+mod commit_stamps;
 mod measure;
 mod plain_file;
 mod registry_row;
@@ -15,7 +19,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use comfy_table::Table;
 use serde::Serialize;
+use tempfile::TempDir;
 
 use self::measure::{Slice, median};
 use crate::failure::{Failure, FailureKind};
@@ -31,22 +37,31 @@ pub(crate) struct BenchArgs {
 enum Subject {
     /// Appends per second: registry, bare log and plain file, interleaved in one run
     Append(AppendArgs),
+    /// From a commit to whoever waits for it, beside a bare fan-out of as many channels
+    Await(await_rows::AwaitArgs),
+}
+
+/// Where to measure, and how to print it.
+#[derive(Args, Debug)]
+struct OutputArgs {
+    /// Directory on the disk to be measured; a temporary one by default. What is made in it is removed again.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// One JSON object a line, for each row of the table.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args, Debug)]
 struct AppendArgs {
-    /// Directory on the disk to be measured; a temporary one by default. What is made in it is removed again.
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
     /// Interleaved rounds; the figures are their medians.
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// How long each row is measured in each round, in ms.
     #[arg(long, value_name = "MS", default_value_t = 800, value_parser = clap::value_parser!(u64).range(1..))]
     slice_ms: u64,
-    /// One JSON object a line, for each row of the table.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// Callers on processes.
@@ -91,44 +106,77 @@ struct Row {
 /// # Errors
 /// When the directory cannot be used, or the store or the registry fails under the load.
 pub(crate) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
-    let Subject::Append(args) = args.subject;
-    append(args).await.map_err(|error| Failure::new(FailureKind::Io, format!("{error:#}")))?;
+    let measured = match args.subject {
+        Subject::Append(args) => append(args).await,
+        Subject::Await(args) => awaiting(args).await,
+    };
+    measured.map_err(|error| Failure::new(FailureKind::Io, format!("{error:#}")))?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn append(args: AppendArgs) -> anyhow::Result<()> {
-    let temporary;
-    let directory: &Path = match &args.store {
-        Some(directory) => {
-            std::fs::create_dir_all(directory)
-                .with_context(|| format!("cannot create directory {}", directory.display()))?;
-            directory
-        }
-        None => {
-            temporary = tempfile::tempdir().context("cannot create a temporary directory")?;
-            temporary.path()
-        }
-    };
+    let place = Place::of(&args.output)?;
     let mut rows = Vec::new();
     for load in LOADS {
-        rows.push(measure_load(load, directory, &args).await?);
+        rows.push(measure_load(load, place.directory(), &args).await?);
     }
-    let mut out = std::io::stdout().lock();
-    if args.json {
-        for row in &rows {
-            writeln!(out, "{}", serde_json::to_string(row)?)?;
+    args.output.print(&rows, table)
+}
+
+async fn awaiting(args: await_rows::AwaitArgs) -> anyhow::Result<()> {
+    let place = Place::of(&args.output)?;
+    let rows = await_rows::measure(place.directory(), &args).await?;
+    args.output.print(&rows, await_rows::table)
+}
+
+/// The directory to be measured.
+enum Place {
+    Given(PathBuf),
+    Temporary(TempDir),
+}
+
+impl Place {
+    fn of(output: &OutputArgs) -> anyhow::Result<Self> {
+        let Some(directory) = &output.store else {
+            return Ok(Self::Temporary(tempfile::tempdir().context("cannot create a temporary directory")?));
+        };
+        std::fs::create_dir_all(directory)
+            .with_context(|| format!("cannot create directory {}", directory.display()))?;
+        Ok(Self::Given(directory.clone()))
+    }
+
+    fn directory(&self) -> &Path {
+        match self {
+            Self::Given(directory) => directory,
+            Self::Temporary(directory) => directory.path(),
         }
-    } else {
-        writeln!(out, "{}", table(&rows))?;
     }
-    Ok(())
+}
+
+impl OutputArgs {
+    fn print<R: Serialize>(&self, rows: &[R], table: impl Fn(&[R]) -> Table) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            for row in rows {
+                writeln!(out, "{}", serde_json::to_string(row)?)?;
+            }
+        } else {
+            writeln!(out, "{}", table(rows))?;
+        }
+        Ok(())
+    }
+}
+
+/// A directory of one's own in the one to be measured.
+fn scratch_in(directory: &Path) -> anyhow::Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("proctor-bench-")
+        .tempdir_in(directory)
+        .with_context(|| format!("cannot create a directory in {}", directory.display()))
 }
 
 async fn measure_load(load: Load, directory: &Path, args: &AppendArgs) -> anyhow::Result<Row> {
-    let scratch = tempfile::Builder::new()
-        .prefix("proctor-bench-")
-        .tempdir_in(directory)
-        .with_context(|| format!("cannot create a directory in {}", directory.display()))?;
+    let scratch = scratch_in(directory)?;
     let file = plain_file::PlainFile::open(&scratch.path().join("plain"))?;
     let log = bare_log::BareLog::open(&scratch.path().join("log.db"), load.processes).await?;
     let registry = registry_row::RegistryRow::open(&scratch.path().join("registry.db"), load.processes).await?;
@@ -139,7 +187,8 @@ async fn measure_load(load: Load, directory: &Path, args: &AppendArgs) -> anyhow
     registry.run(load.callers, warm_up).await?;
     let (mut files, mut logs, mut registries) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=usize::from(args.rounds) {
-        progress(load, round, usize::from(args.rounds));
+        let what = format!("{} callers on {} processes", load.callers, load.processes);
+        progress(&what, round, usize::from(args.rounds));
         // The order turns, so that no row always follows the same other one.
         for step in 0..3 {
             match (round + step) % 3 {
@@ -189,20 +238,25 @@ fn row(load: Load, files: &[Slice], logs: &[Slice], registries: &[Slice], file_s
     }
 }
 
-fn progress(load: Load, round: usize, rounds: usize) {
+fn progress(what: &str, round: usize, rounds: usize) {
     let mut err = std::io::stderr();
     if err.is_terminal() {
         // A progress line that cannot be shown is no reason to stop.
-        let _ = write!(err, "\r{} callers on {} processes: round {round}/{rounds}   ", load.callers, load.processes);
+        let _ = write!(err, "\r{what}: round {round}/{rounds}   ");
         if round == rounds {
             let _ = writeln!(err);
         }
     }
 }
 
-fn table(rows: &[Row]) -> comfy_table::Table {
-    let mut table = comfy_table::Table::new();
+fn empty_table() -> Table {
+    let mut table = Table::new();
     table.load_style(comfy_table::presets::UTF8_FULL_CONDENSED);
+    table
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = empty_table();
     table.set_header([
         "callers",
         "processes",

@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use awaiter::{AwaitError, ProcessAwaiter};
 use registry_actor::actor::{ActorRegistry, RegistryOptions, RestartPolicy};
-use registry_actor::domain::{Command, ProcessAwaitOutput, ProcessId, Receipt, Refusal, Sequence, WriteAuthority};
+use registry_actor::domain::{
+    Command, ProcessAwaitOutput, ProcessId, ProjectionWatermark, PruneFilter, Receipt, Refusal, Sequence, WriteAuthority,
+};
 use registry_actor::log::{AppendFault, MemoryLog};
-use registry_actor::port::{FaultPoint, ProcessLog, ProcessRegistry, ProcessRegistryExt, RegistryError};
+use registry_actor::port::{
+    EngineError, FaultPoint, ProcessAttach, ProcessLog, ProcessRegistry, ProcessRegistryExt, RegistryError,
+};
 use registry_tests::example_process::{note, opaque_owner, process_id, registration};
-use registry_tests::{FaultScript, ManualClock};
+use registry_tests::{DirectRegistry, FaultScript, ManualClock};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -94,6 +98,11 @@ async fn await_terminal(
     let waiting = tokio::spawn(async move { awaiter.await_terminal(&id).await });
     tokio::task::yield_now().await;
     waiting
+}
+
+/// Time is paused: a wait that never ends is found out at once.
+async fn bounded<T>(call: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(3_600), call).await.expect("it ends")
 }
 
 fn inserted_sequence(receipt: &Receipt) -> u64 {
@@ -336,6 +345,81 @@ async fn an_idle_waiter_reads_nothing_and_keeps_no_actor_alive() {
     assert_eq!(fixture.registry.live_actors(), 0);
     fixture.registry.complete_process(&id, ProcessAwaitOutput::success(json!(1))).await.expect("completed");
     assert_eq!(waiting.await.expect("no panic"), Ok(ProcessAwaitOutput::success(json!(1))));
+}
+
+/// Commands are refused for a while; whoever waits has no part in it.
+#[tokio::test(start_paused = true)]
+async fn a_waiter_outlives_the_quarantine_of_its_process() {
+    let fixture = Fixture::new().await;
+    let id = fixture.registered("a").await;
+    let waiting = await_terminal(&fixture.registry, &id).await;
+    fixture.registry.process_actor(&id).expect("it is live").kill();
+    fixture.faults.panic_at(FaultPoint::Load, &id, 5);
+    let refused = fixture.registry.append_event(&id, note(1)).await;
+    assert!(matches!(refused, Err(RegistryError::Unavailable { .. })), "got {refused:?}");
+    assert!(!waiting.is_finished());
+    let output = ProcessAwaitOutput::success(json!(7));
+    let elsewhere = start(&fixture.log, &fixture.faults, &fixture.clock, |_| {}).await;
+    elsewhere.complete_process(&id, output.clone()).await.expect("it is quarantined here only");
+    assert_eq!(fixture.registry.quarantined().await.len(), 1);
+    assert_eq!(bounded(waiting).await.expect("no panic"), Ok(output));
+}
+
+/// What was committed while there was no publisher, and cannot be read by the next, is told to nobody: everybody has to
+/// read.
+#[tokio::test(start_paused = true)]
+async fn a_publisher_that_cannot_read_the_feed_has_every_waiter_read() {
+    let fixture = Fixture::new().await;
+    let id = fixture.registered("a").await;
+    let waiting = await_terminal(&fixture.registry, &id).await;
+    for supervisor in fixture.registry.supervisors_of(&id) {
+        supervisor.kill();
+    }
+    // This thread waits, so that no actor runs before the commit is there and the feed is not.
+    let output = ProcessAwaitOutput::success(json!(7));
+    let direct = DirectRegistry::new(Arc::new(fixture.log.clone()), Arc::clone(&fixture.clock), 77);
+    let completing = std::thread::spawn({
+        let (id, output) = (id.clone(), output.clone());
+        move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            runtime.block_on(direct.complete_process(&id, output)).expect("completed");
+        }
+    });
+    completing.join().expect("no panic");
+    fixture.log.fail_reads(1);
+    assert_eq!(bounded(waiting).await.expect("no panic"), Ok(output));
+}
+
+/// An engine that hosts attach to: the registry itself.
+#[tokio::test(start_paused = true)]
+async fn the_registry_can_be_attached_to() {
+    let fixture = Fixture::new().await;
+    let (id, pruned) = (fixture.registered("a").await, fixture.registered("b").await);
+    let attach: Arc<dyn ProcessAttach> = Arc::new(fixture.registry.clone());
+    let attached = |id: &ProcessId| {
+        let (attach, id) = (Arc::clone(&attach), id.clone());
+        tokio::spawn(async move { attach.await_terminal(&id).await })
+    };
+    let output = ProcessAwaitOutput::success(json!(7));
+    let waiting = attached(&id);
+    tokio::task::yield_now().await;
+    fixture.registry.complete_process(&id, output.clone()).await.expect("completed");
+    assert_eq!(bounded(waiting).await.expect("no panic"), Ok(output.clone()));
+    assert_eq!(bounded(attached(&id)).await.expect("no panic"), Ok(output.clone()), "and after the end");
+    let unknown = RegistryError::from(Refusal::Unknown { process_id: process_id("c") });
+    assert_eq!(bounded(attached(&process_id("c"))).await.expect("no panic"), Err(unknown.into()));
+
+    fixture.registry.complete_process(&pruned, output).await.expect("completed");
+    let everything = PruneFilter::ended_before(u64::MAX);
+    fixture.registry.prune_terminal_processes(everything, ProjectionWatermark::NoProjector).await.expect("a prune");
+    let gone = bounded(attached(&pruned)).await.expect("no panic");
+    assert!(matches!(gone, Err(EngineError::NoLongerRetained { .. })), "got {gone:?}");
+
+    let id = fixture.registered("d").await;
+    let waiting = attached(&id);
+    tokio::task::yield_now().await;
+    fixture.registry.shut_down(Duration::from_secs(10)).await;
+    assert_eq!(bounded(waiting).await.expect("no panic"), Err(RegistryError::Closed.into()));
 }
 
 #[tokio::test(start_paused = true)]

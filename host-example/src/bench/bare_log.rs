@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use registry_actor::domain::{
-    Command, DecisionContext, ObservedProcess, OperationId, ProcessEvent, ProcessState, UnfencedWrites, apply, decide,
+    Command, DecisionContext, ObservedProcess, OperationId, ProcessEvent, ProcessId, ProcessState, Sequence, UnfencedWrites,
+    apply, decide,
 };
 use registry_actor::log::{SqliteLog, SqliteOptions};
-use registry_actor::port::{AppendReply, BatchEvent, Head, Precondition, ProcessBatch, ProcessLog};
+use registry_actor::port::{AppendReply, AppendResult, BatchEvent, Head, Precondition, ProcessBatch, ProcessLog};
 use tokio::sync::{mpsc, oneshot};
 
 use super::measure::{Slice, closed_loop};
@@ -57,14 +58,15 @@ impl BareLog {
     }
 }
 
-struct BareProcess {
+/// A process whose events go to the log as they are.
+pub(super) struct BareProcess {
     log: Arc<SqliteLog>,
     state: ProcessState,
     head: Option<Head>,
 }
 
 impl BareProcess {
-    async fn register(log: &Arc<SqliteLog>, number: usize) -> anyhow::Result<Self> {
+    pub(super) async fn register(log: &Arc<SqliteLog>, number: usize) -> anyhow::Result<Self> {
         let registration = bench_process(number)?;
         let context = DecisionContext {
             epoch_ms: 0,
@@ -80,6 +82,15 @@ impl BareProcess {
         let mut process = Self { log: Arc::clone(log), state, head: None };
         process.store(decision.events).await?;
         Ok(process)
+    }
+
+    pub(super) const fn id(&self) -> &ProcessId {
+        &self.state.process_id
+    }
+
+    /// Of its last event.
+    pub(super) const fn sequence(&self) -> Sequence {
+        self.state.sequence
     }
 
     async fn serve(mut self, mut waiting: mpsc::UnboundedReceiver<oneshot::Sender<()>>) -> anyhow::Result<()> {
@@ -99,7 +110,7 @@ impl BareProcess {
         let request = line();
         Arc::new(ProcessEvent {
             process_id: self.state.process_id.clone(),
-            sequence: registry_actor::domain::Sequence(self.state.sequence.0 + ahead),
+            sequence: Sequence(self.state.sequence.0 + ahead),
             event_type: Arc::from(request.event_type),
             payload: request.payload,
             replay_key: None,
@@ -110,15 +121,41 @@ impl BareProcess {
     }
 
     async fn store(&mut self, events: Vec<Arc<ProcessEvent>>) -> anyhow::Result<()> {
+        let answered = self.submit(events, || {})?;
+        self.stored(answered).await
+    }
+
+    /// Waits for the log's answer.
+    pub(super) async fn stored(&mut self, answered: oneshot::Receiver<AppendResult>) -> anyhow::Result<()> {
+        self.head = answered.await.context("the log has ended")??;
+        Ok(())
+    }
+
+    /// Hands one more event to the log. `durable` is called on the writer's thread.
+    pub(super) fn append(
+        &mut self,
+        durable: impl FnOnce() + Send + 'static,
+    ) -> anyhow::Result<oneshot::Receiver<AppendResult>> {
+        let event = self.next_event(1);
+        self.submit(vec![event], durable)
+    }
+
+    /// The log is told of one batch at a time: the answer has to be awaited before the next.
+    fn submit(
+        &mut self,
+        events: Vec<Arc<ProcessEvent>>,
+        durable: impl FnOnce() + Send + 'static,
+    ) -> anyhow::Result<oneshot::Receiver<AppendResult>> {
         let body_changed = self.state.record.is_none();
         for event in &events {
             self.state = apply(self.state.clone(), event);
         }
         let record = self.state.record.clone().context("the process is registered first")?;
+        let expected = Precondition { head: self.head, lease_revision: 0 };
         let (answer, answered) = oneshot::channel();
         let batch = ProcessBatch {
             process_id: self.state.process_id.clone(),
-            expected: Precondition { head: self.head, lease_revision: 0 },
+            expected,
             events: events
                 .into_iter()
                 .map(|event| BatchEvent { operation: OperationId { issuer: 0, number: event.sequence.0 }, event })
@@ -129,9 +166,12 @@ impl BareProcess {
             lease: None,
             urgent: false,
         };
-        // A process that has gone away no longer measures.
-        self.log.submit(batch, AppendReply::new(move |result| drop(answer.send(result))));
-        self.head = answered.await.context("the log has ended")??;
-        Ok(())
+        let reply = move |result| {
+            durable();
+            // A process that has gone away no longer measures.
+            drop(answer.send(result));
+        };
+        self.log.submit(batch, AppendReply::new(reply));
+        Ok(answered)
     }
 }
