@@ -6,10 +6,14 @@
 
 mod awaiter;
 mod backoff;
+mod driver;
 mod hub;
 mod tick_map;
+mod watch;
 
 pub use awaiter::{AwaitError, ProcessAwaiter};
 pub use backoff::Backoff;
+pub use driver::{DriverError, ProcessWorkDriver};
 pub use hub::ProcessChangeHub;
 pub use tick_map::{HubClosed, HubSubscription};
+pub use watch::{watch_process_registry, watch_process_registry_with_sink};
