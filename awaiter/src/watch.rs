@@ -29,19 +29,19 @@ pub fn watch_process_registry(inner: Arc<dyn ProcessRegistry>) -> (Arc<dyn Proce
 /// If the registry has a [source of changes](ProcessRegistry::change_source), the hub and the sink's
 /// [listener](ProcessEventSink::commit_listener) are attached to it: they hear every commit, whichever handle made it.
 /// The returned registry keeps sink and listener: the sink is told for as long as that registry lives. A sink without a
-/// listener is emitted to inline, and the log is warned of it: put it into a mailbox.
+/// listener is emitted to inline, as below, and that is logged as a warning: put it into a mailbox.
 ///
 /// If the registry has none, it is wrapped, and only what goes through the returned registry is told:
-/// - The hub ticks after the commit, and only if an event was inserted. Wakes of inserted events tick their targets. A call
-///   that may have been carried out and is not known to be ticks too: one whose future was dropped, or that was answered with
-///   an unknown outcome. Leases, grants, the deletion of a session and a prune never tick.
-/// - The sink is told after the tick and on the caller's way: a slow sink makes slow appends, and one that panics takes the caller with it. Events that it was not told of
-///   because a call ended so are [`MissedEvents::Unknown`] to it, before the next event. It is not told of prunes, and
-///   appends to one process at the same time may be told in another order than that of their sequences: the registry
-///   beneath answers them so.
+/// - The hub ticks after the commit, and only if an event was inserted. Wakes of inserted events tick their targets. A
+///   call that may have been carried out ticks too: one whose future was dropped, or that was answered with an unknown
+///   outcome. Leases, grants, the deletion of a session and a prune never tick.
+/// - The sink is told after the tick, on the caller's way: a slow one makes slow appends, and one that panics takes the
+///   caller with it. What it may not have been told of because a call ended early is [`MissedEvents::Unknown`] to it,
+///   before the next event. It is not told of prunes. Of appends to one process at the same time it may be told in
+///   another order than that of their sequences, because the registry beneath answers them in any order.
 ///
-/// Watch a registry once and share what is returned. Watched twice, a wrapped registry has two hubs, of which the inner
-/// one ticks for both and the outer one for its own calls alone, and a sink that is given to both is told twice.
+/// Watch a registry once and share what is returned. If a wrapped registry is watched again, the inner hub ticks for both
+/// handles and the outer one for its own alone, and a sink that is given to both is told twice.
 #[must_use]
 pub fn watch_process_registry_with_sink(
     inner: Arc<dyn ProcessRegistry>,
