@@ -72,6 +72,11 @@ impl ProcessChangeHub {
         self.shared.targets.tick(target);
     }
 
+    /// Ticks every target of wakes: somebody may have been woken, and nobody knows who.
+    pub(crate) fn notify_all_wakes(&self) {
+        self.shared.targets.tick_all();
+    }
+
     /// How many processes are watched.
     #[must_use]
     pub fn watched_processes(&self) -> usize {

@@ -5,13 +5,17 @@
 //! reads again.
 
 mod awaiter;
+mod driver;
 mod hub;
 mod many;
 mod sync;
 mod tick_map;
+mod watch;
 
 pub use awaiter::{AwaitError, ProcessAwaiter};
+pub use driver::{DriverError, ProcessWorkDriver};
 pub use hub::ProcessChangeHub;
 pub use many::FirstAnswer;
 pub use registry_actor::port::{Awaited, Backoff, ProcessAttach, ProcessRunHandle, ProcessWait, WaitAnswer};
 pub use tick_map::{HubClosed, HubSubscription};
+pub use watch::{watch_process_registry, watch_process_registry_with_sink};

@@ -46,7 +46,7 @@ mod wake;
 
 pub use abandon::AbandonRequest;
 pub use apply::apply;
-pub use command::{Command, LeaseRelease, WriteAuthority};
+pub use command::{Command, CommandEvents, LeaseRelease, WriteAuthority};
 pub use cursor::{ChangeCursor, CursorFault, InvalidCursor, WakeCursor};
 pub use decide::{
     Decision, DecisionContext, PruneVerdict, Reply, RevokedGrant, UnfencedWrites, check_across, clear_wake_target,

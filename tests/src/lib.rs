@@ -17,6 +17,7 @@ pub mod oracle;
 pub mod power_cut;
 pub mod registry_backend;
 pub mod registry_conformance;
+pub mod watching_conformance;
 
 pub use fault_script::{Fault, FaultScript};
 pub use manual_clock::ManualClock;

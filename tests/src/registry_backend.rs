@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use awaiter::watch_process_registry;
 use registry_actor::actor::{ActorRegistry, RegistryOptions};
 use registry_actor::domain::{Command, ProcessId, Receipt, RegistryCommand, RegistryReceipt};
 use registry_actor::log::{MemoryLog, SqliteLog, SqliteOptions};
@@ -45,6 +46,7 @@ enum Store {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Front {
     Direct,
+    Watched,
     Actors,
     TwoRegistries,
 }
@@ -54,6 +56,12 @@ impl RegistryBackend {
     #[must_use]
     pub const fn memory_direct() -> Self {
         Self::of(Store::Memory(None), Front::Direct)
+    }
+
+    /// The log in memory, without actors, behind the decorator that ticks.
+    #[must_use]
+    pub const fn memory_watched() -> Self {
+        Self::of(Store::Memory(None), Front::Watched)
     }
 
     /// The log in memory, behind actors.
@@ -103,7 +111,7 @@ impl RegistryBackend {
     #[must_use]
     pub const fn tells_changes(&self) -> bool {
         match self.front {
-            Front::Direct => false,
+            Front::Direct | Front::Watched => false,
             Front::Actors | Front::TwoRegistries => true,
         }
     }
@@ -113,9 +121,13 @@ impl RegistryBackend {
         self.opened += 1;
         let log = self.store.open();
         let registries = match self.front {
-            Front::Direct => {
-                let registry = DirectRegistry::new(Arc::clone(&log), Arc::clone(clock), self.opened);
-                return OpenRegistry { registry: Arc::new(registry), log, actors: Vec::new() };
+            Front::Direct | Front::Watched => {
+                let direct = DirectRegistry::new(Arc::clone(&log), Arc::clone(clock), self.opened);
+                let mut registry: Arc<dyn ProcessRegistry> = Arc::new(direct);
+                if self.front == Front::Watched {
+                    (registry, _) = watch_process_registry(registry);
+                }
+                return OpenRegistry { registry, log, actors: Vec::new() };
             }
             Front::Actors => 1,
             Front::TwoRegistries => 2,

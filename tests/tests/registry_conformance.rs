@@ -4,6 +4,7 @@ use registry_tests::registry_backend::RegistryBackend;
 use registry_tests::registry_conformance;
 
 registry_conformance!(memory_direct, RegistryBackend::memory_direct());
+registry_conformance!(memory_watched, RegistryBackend::memory_watched());
 registry_conformance!(memory_actors, RegistryBackend::memory_actors());
 registry_conformance!(memory_two_registries, RegistryBackend::memory_two_registries());
 registry_conformance!(sqlite_direct, RegistryBackend::sqlite_direct());

@@ -8,14 +8,16 @@ use std::time::Duration;
 use awaiter::{AwaitError, ProcessAwaiter};
 use registry_actor::actor::{ActorRegistry, RegistryOptions, RestartPolicy};
 use registry_actor::domain::{
-    Command, ProcessAwaitOutput, ProcessId, ProjectionWatermark, PruneFilter, Receipt, Refusal, Sequence, WriteAuthority,
+    Command, ProcessAwaitOutput, ProcessId, ProjectionWatermark, PruneFilter, Receipt, Refusal, Sequence,
+    WriteAuthority,
 };
 use registry_actor::log::{AppendFault, MemoryLog};
 use registry_actor::port::{
     EngineError, FaultPoint, ProcessAttach, ProcessLog, ProcessRegistry, ProcessRegistryExt, RegistryError,
 };
+use registry_tests::direct_registry::DirectRegistry;
 use registry_tests::example_process::{note, opaque_owner, process_id, registration};
-use registry_tests::{DirectRegistry, FaultScript, ManualClock};
+use registry_tests::{FaultScript, ManualClock};
 use serde_json::json;
 use tokio::task::JoinHandle;
 

@@ -161,7 +161,16 @@ fn row(crowd: Crowd, way: Way, measured: &[Latencies], bare: &[Latencies]) -> Aw
 
 pub(super) fn table(rows: &[AwaitRow]) -> Table {
     let mut table = super::empty_table();
-    table.set_header(["waiters", "processes", "way", "p50 µs", "p99 µs", "bare p50 µs", "bare p99 µs", "of bare p99 (min–max)"]);
+    table.set_header([
+        "waiters",
+        "processes",
+        "way",
+        "p50 µs",
+        "p99 µs",
+        "bare p50 µs",
+        "bare p99 µs",
+        "of bare p99 (min–max)",
+    ]);
     for row in rows {
         table.add_row([
             row.waiters.to_string(),

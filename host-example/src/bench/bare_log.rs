@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use registry_actor::domain::{
-    Command, DecisionContext, ObservedProcess, OperationId, ProcessEvent, ProcessId, ProcessState, Sequence, UnfencedWrites,
-    apply, decide,
+    Command, DecisionContext, ObservedProcess, OperationId, ProcessEvent, ProcessId, ProcessState, Sequence,
+    UnfencedWrites, apply, decide,
 };
 use registry_actor::log::{SqliteLog, SqliteOptions};
 use registry_actor::port::{AppendReply, AppendResult, BatchEvent, Head, Precondition, ProcessBatch, ProcessLog};

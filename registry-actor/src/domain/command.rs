@@ -170,6 +170,26 @@ impl Command {
         }
     }
 
+    /// What events carrying it out can store.
+    #[must_use]
+    pub const fn stores(&self) -> CommandEvents {
+        match self {
+            Self::Append { .. } | Self::RequestCancel { .. } => CommandEvents::Appended,
+            Self::Register { .. }
+            | Self::Complete { .. }
+            | Self::RecordFirstStarted { .. }
+            | Self::SetExternalRef { .. }
+            | Self::RequestAbandon { .. }
+            | Self::SetWait { .. }
+            | Self::ClearWait { .. }
+            | Self::AckWake { .. } => CommandEvents::Facts,
+            Self::ClaimLease { .. }
+            | Self::ReclaimLease { .. }
+            | Self::RenewLease { .. }
+            | Self::ReleaseLease { .. } => CommandEvents::None,
+        }
+    }
+
     /// Short name, for logs and spans.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -190,6 +210,17 @@ impl Command {
             Self::ReleaseLease { .. } => "release_lease",
         }
     }
+}
+
+/// What events a command can store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandEvents {
+    /// None: it moves the lease at most.
+    None,
+    /// Those that the registry makes of a fact. No sink is told of them, and they wake nobody.
+    Facts,
+    /// Those that a caller appends: sinks are told of them, and they may wake.
+    Appended,
 }
 
 /// By what right a write is made.

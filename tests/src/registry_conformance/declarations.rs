@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
+use awaiter::watch_process_registry;
 use registry_actor::domain::{
-    AbandonEvidence, AbandonRequest, AbandonWriter, Command, LeaseOwnerLiveness, ProcessAwaitOutput,
-    ProcessEventAppendRequest, ProcessEventType, ProcessExternalRef, ProcessHandleDescriptor, ProcessId,
-    ProcessListFilter, ProcessSignal, ProcessStarted, ProcessStatusFilter, ProjectionWatermark, PruneFilter, Receipt,
-    RecoveryDisposition, Refusal, RegistryCommand, RegistryReceipt, Sequence, WaitState,
+    AbandonEvidence, AbandonRequest, AbandonWriter, LeaseOwnerLiveness, ProcessAwaitOutput, ProcessEventAppendRequest,
+    ProcessEventType, ProcessExternalRef, ProcessHandleDescriptor, ProcessListFilter, ProcessSignal, ProcessStarted,
+    ProcessStatusFilter, ProjectionWatermark, PruneFilter, RecoveryDisposition, Refusal, Sequence, WaitState,
 };
-use registry_actor::port::{Answer, DurabilityTier, ProcessRegistry, ProcessRegistryExt, Query, RegistryError};
+use registry_actor::port::{ProcessRegistry, ProcessRegistryExt};
 use serde_json::json;
 
 use super::example::*;
@@ -216,39 +215,19 @@ pub async fn c19_processes_can_exist_with_zero_grants(stage: &mut Stage) {
     assert!(registry.handle_grants_for_process(&id).await.expect("a read").is_empty());
 }
 
-/// Writes down only what the port requires, and passes it on.
-struct PlainDecorator(Arc<dyn ProcessRegistry>);
-
-#[async_trait]
-impl ProcessRegistry for PlainDecorator {
-    async fn execute(&self, process_id: &ProcessId, command: Command) -> Result<Receipt, RegistryError> {
-        self.0.execute(process_id, command).await
-    }
-
-    async fn execute_across(&self, command: RegistryCommand) -> Result<RegistryReceipt, RegistryError> {
-        self.0.execute_across(command).await
-    }
-
-    async fn query(&self, query: Query) -> Result<Answer, RegistryError> {
-        self.0.query(query).await
-    }
-
-    fn durability_tier(&self) -> DurabilityTier {
-        self.0.durability_tier()
-    }
-}
-
-/// Case 32. The decorator writes the required methods alone: no operation is lost by that.
+/// Case 32. Watched, it is the same registry: no operation is lost, and each ticks what it changed.
 pub async fn c32_watched_decorator_preserves_registry_semantics(stage: &mut Stage) {
     let raw = &stage.registry;
-    let wrapped: Arc<dyn ProcessRegistry> = Arc::new(PlainDecorator(stage.port()));
+    let (wrapped, hub) = watch_process_registry(stage.port());
     assert_eq!(wrapped.durability_tier(), raw.durability_tier());
     let id = process_id("p");
+    let mut ticked = hub.subscribe(&id);
     let target = session("s");
     let mut spec = declaring(&id, [waking("ping"), ProcessEventType::plain("signal.go")]);
     spec.wake_target = Some(target.clone());
     let record = wrapped.register_process(spec).await.expect("a registration");
     assert_eq!(raw.get_process(&id).await.expect("a read"), Some(record));
+    ticked.ticked().await.expect("a tick");
 
     let appended = wrapped.append_events(&id, vec![note(1), ping("hello")]).await.expect("an append");
     let events: Vec<_> = appended.events.iter().map(|event| Arc::clone(event.event())).collect();
