@@ -5,11 +5,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use async_trait::async_trait;
-use awaiter::{ProcessAwaiter, ProcessChangeHub, ProcessWait, WaitAnswer, watch_process_registry};
+use awaiter::{ProcessAwaiter, ProcessWait, WaitAnswer, watch_process_registry};
 use clap::Args;
 use comfy_table::Table;
 use registry_actor::actor::{ActorRegistry, RegistryOptions};
@@ -30,6 +31,10 @@ use super::registry_row::line;
 
 /// How many callers append where callers do.
 const CALLERS: usize = 64;
+/// How long a crowd has to come to rest before something happens.
+const SETTLING: Duration = Duration::from_millis(20);
+/// How many batches the log is given at once: fewer than it takes.
+const BURST: usize = 4_096;
 /// A round has at least so many samples, so that its p99 is one of them.
 const SAMPLES: usize = 200;
 
@@ -55,6 +60,15 @@ const CROWDS: [Crowd; 4] = [
     Crowd { waiters: 10_000, processes: 10_000 },
     Crowd { waiters: 1_000, processes: 1 },
 ];
+
+impl Crowd {
+    /// The last of them are still on their way to sleep.
+    async fn settle(self) -> anyhow::Result<()> {
+        let settling = Duration::from_micros(500) * u32::try_from(self.waiters)?;
+        tokio::time::sleep(settling.min(SETTLING)).await;
+        Ok(())
+    }
+}
 
 /// Who waits on what, and who appends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,8 +220,9 @@ struct Scene {
     crowd: Crowd,
     registry: ActorRegistry,
     watched: Arc<dyn ProcessRegistry>,
-    awaiter: ProcessAwaiter,
-    hub: ProcessChangeHub,
+    parked: ProcessAwaiter,
+    at_the_hub: ProcessAwaiter,
+    reads: Arc<AtomicUsize>,
     stamps: Arc<CommitStamps>,
     /// Get their events through the log.
     processes: Vec<BareProcess>,
@@ -223,21 +238,24 @@ impl Scene {
         let stamps = Arc::new(CommitStamps::default());
         let follower: Arc<dyn CommitFollower> = Arc::clone(&stamps) as Arc<dyn CommitFollower>;
         log.follow(Arc::downgrade(&follower));
-        let mut processes = Vec::new();
-        let mut called = Vec::new();
-        for number in 0..crowd.processes {
-            processes.push(BareProcess::register(&log, number).await?);
-            called.push(BareProcess::register(&log, crowd.processes + number).await?.id().clone());
-        }
+        let mut processes = BareProcess::register_all(&log, 2 * crowd.processes).await?;
+        let called = processes.split_off(crowd.processes).iter().map(|process| process.id().clone()).collect();
         let registry = ActorRegistry::start(log, RegistryOptions::default()).await?;
-        let (watched, hub) = watch_process_registry(Arc::new(Silent(registry.clone())));
-        let awaiter = ProcessAwaiter::new(Arc::clone(&watched), hub.clone());
-        Ok(Self { crowd, registry, watched, awaiter, hub, stamps, processes, called, called_events: 0 })
+        let reads = Arc::new(AtomicUsize::new(0));
+        let counted = |source| {
+            Arc::new(Counted { registry: registry.clone(), reads: Arc::clone(&reads), source })
+                as Arc<dyn ProcessRegistry>
+        };
+        let (watched, hub) = watch_process_registry(counted(None));
+        let at_the_hub = ProcessAwaiter::new(Arc::clone(&watched), hub);
+        let parked = ProcessAwaiter::attached(counted(registry.change_source()));
+        Ok(Self { crowd, registry, watched, parked, at_the_hub, reads, stamps, processes, called, called_events: 0 })
     }
 
     /// Lets everybody wait, one event be committed for each process, and answers how long after its commit each ran.
     async fn run(&mut self, way: Way) -> anyhow::Result<(Vec<Duration>, Vec<usize>)> {
         let mut waiting = JoinSet::new();
+        self.reads.store(0, Ordering::Relaxed);
         for waiter in 0..self.crowd.waiters {
             let number = waiter % self.crowd.processes;
             let (process_id, after) = match way {
@@ -246,18 +264,18 @@ impl Scene {
             };
             let number = number_of(process_id).context("an id without a number")?;
             let wait = ProcessWait::event(process_id.clone(), line().event_type, after);
-            let (registry, awaiter) = (self.registry.clone(), self.awaiter.clone());
+            let awaiter = match way {
+                Way::Native | Way::NativeCallers => self.parked.clone(),
+                Way::Hub => self.at_the_hub.clone(),
+            };
             waiting.spawn(async move {
-                let answer = match way {
-                    Way::Native | Way::NativeCallers => registry.wait(&wait).await?,
-                    Way::Hub => awaiter.wait(&wait, None).await?,
-                };
+                let answer = awaiter.wait(&wait, None).await?;
                 let ran = Instant::now();
                 anyhow::ensure!(matches!(answer, WaitAnswer::Happened { .. }), "the wait ended with {answer:?}");
                 Ok((number, ran))
             });
         }
-        self.until_all_wait(way).await;
+        self.until_all_wait().await?;
         self.stamps.take_groups();
         match way {
             Way::Native => self.append_to_the_log().await?,
@@ -273,28 +291,25 @@ impl Scene {
         Ok((latencies, self.stamps.take_groups()))
     }
 
-    async fn until_all_wait(&self, way: Way) {
-        let source = self.registry.change_source();
-        let waiting = || match way {
-            Way::Native | Way::NativeCallers => source.as_ref().map_or(0, ChangeSource::parked_waits),
-            Way::Hub => self.hub.watched_processes() * (self.crowd.waiters / self.crowd.processes),
-        };
-        while waiting() < self.crowd.waiters {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+    /// A wait for an event reads twice, the record and the event, and is at rest then.
+    async fn until_all_wait(&self) -> anyhow::Result<()> {
+        while self.reads.load(Ordering::Relaxed) < 2 * self.crowd.waiters {
+            tokio::time::sleep(Duration::from_micros(200)).await;
         }
-        // The last of them are still reading.
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.crowd.settle().await
     }
 
-    /// All at once, so that they stand in as few groups as the log makes of them.
+    /// As many at once as the log takes, so that they stand in as few groups as it makes of them.
     async fn append_to_the_log(&mut self) -> anyhow::Result<()> {
-        let mut answers = Vec::with_capacity(self.processes.len());
-        for process in &mut self.processes {
-            let stamps = Arc::clone(&self.stamps);
-            answers.push(process.append(move || stamps.durable())?);
-        }
-        for (process, answer) in self.processes.iter_mut().zip(answers) {
-            process.stored(answer).await?;
+        for burst in self.processes.chunks_mut(BURST) {
+            let mut answers = Vec::with_capacity(burst.len());
+            for process in burst.iter_mut() {
+                let stamps = Arc::clone(&self.stamps);
+                answers.push(process.append(move || stamps.durable())?);
+            }
+            for (process, answer) in burst.iter_mut().zip(answers) {
+                process.stored(answer).await?;
+            }
         }
         Ok(())
     }
@@ -339,7 +354,7 @@ async fn fan_out(groups: Vec<usize>, crowd: Crowd) -> anyhow::Result<Vec<Duratio
                 (begun, Instant::now())
             });
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        crowd.settle().await?;
         let thread = std::thread::spawn(move || {
             let begun = Instant::now();
             for sender in senders {
@@ -356,24 +371,34 @@ async fn fan_out(groups: Vec<usize>, crowd: Crowd) -> anyhow::Result<Vec<Duratio
     Ok(latencies)
 }
 
-/// A registry that does not tell of its commits, as a foreign one may not: what the decorator is for.
-struct Silent(ActorRegistry);
+/// A registry that counts its reads, and does not tell of its commits if it is to stand for a foreign one.
+struct Counted {
+    registry: ActorRegistry,
+    reads: Arc<AtomicUsize>,
+    source: Option<ChangeSource>,
+}
 
 #[async_trait]
-impl ProcessRegistry for Silent {
+impl ProcessRegistry for Counted {
     async fn execute(&self, process_id: &ProcessId, command: Command) -> Result<Receipt, RegistryError> {
-        self.0.execute(process_id, command).await
+        self.registry.execute(process_id, command).await
     }
 
     async fn execute_across(&self, command: RegistryCommand) -> Result<RegistryReceipt, RegistryError> {
-        self.0.execute_across(command).await
+        self.registry.execute_across(command).await
     }
 
     async fn query(&self, query: Query) -> Result<Answer, RegistryError> {
-        self.0.query(query).await
+        let answer = self.registry.query(query).await;
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        answer
     }
 
     fn durability_tier(&self) -> DurabilityTier {
-        self.0.durability_tier()
+        self.registry.durability_tier()
+    }
+
+    fn change_source(&self) -> Option<ChangeSource> {
+        self.source.clone()
     }
 }

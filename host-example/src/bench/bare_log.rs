@@ -29,8 +29,7 @@ impl BareLog {
     pub(super) async fn open(path: &Path, processes: usize) -> anyhow::Result<Self> {
         let log = Arc::new(SqliteLog::open(path, SqliteOptions::default())?);
         let mut queues = Vec::new();
-        for number in 0..processes {
-            let process = BareProcess::register(&log, number).await?;
+        for process in BareProcess::register_all(&log, processes).await? {
             let (queue, waiting) = mpsc::unbounded_channel();
             tokio::spawn(process.serve(waiting));
             queues.push(queue);
@@ -66,7 +65,25 @@ pub(super) struct BareProcess {
 }
 
 impl BareProcess {
-    pub(super) async fn register(log: &Arc<SqliteLog>, number: usize) -> anyhow::Result<Self> {
+    /// Numbered from 0.
+    pub(super) async fn register_all(log: &Arc<SqliteLog>, processes: usize) -> anyhow::Result<Vec<Self>> {
+        let mut registered = Vec::with_capacity(processes);
+        while registered.len() < processes {
+            let next = (registered.len()..processes).take(TOGETHER);
+            let registering: Vec<_> = next
+                .map(|number| {
+                    let log = Arc::clone(log);
+                    tokio::spawn(async move { Self::register(&log, number).await })
+                })
+                .collect();
+            for process in registering {
+                registered.push(process.await??);
+            }
+        }
+        Ok(registered)
+    }
+
+    async fn register(log: &Arc<SqliteLog>, number: usize) -> anyhow::Result<Self> {
         let registration = bench_process(number)?;
         let context = DecisionContext {
             epoch_ms: 0,
