@@ -6,7 +6,7 @@
 //!       └─ Customer: starts a process, hears what becomes of it, and gets the outcome as a message
 //! ```
 //!
-//! Nobody waits in a handler and nobody polls. Run it with `cargo run -p host-example --example host_of_actors`.
+//! Nobody stands still for an outcome, and nobody polls. Run it with `cargo run -p host-example --example host_of_actors`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 //! said to be incomplete, and nothing of them stays behind.
 
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -413,6 +414,33 @@ async fn a_subscription_dropped_with_something_gathered_is_not_told_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_subscription_that_is_dropped_while_its_news_are_sent_hears_nothing_more() {
+    let (_log, registry) = start(|_| {}).await;
+    let catcher = Catcher::attached(&registry.change_source().expect("it tells"));
+    let id = registered(&registry, "a").await;
+    append(&registry, &id, 1..=1).await;
+    everything_is_told(&registry).await;
+    let batches: Vec<_> = catcher.caught().into_iter().filter(|batch| batch.process_id == id).collect();
+
+    let (_log, other) = start(|_| {}).await;
+    let mut listening = Listening::start().await;
+    let own: Arc<Mutex<Option<ProcessSubscription>>> = Arc::default();
+    let dropped_on_the_way = Arc::clone(&own);
+    let subscription = other.subscribe(&id, listening.ear.clone(), move |news| {
+        drop(dropped_on_the_way.lock().unwrap_or_else(PoisonError::into_inner).take());
+        Heard::Apart(news.told)
+    });
+    *own.lock().unwrap_or_else(PoisonError::into_inner) = Some(subscription);
+    for listener in other.change_source().expect("it tells").listeners() {
+        listener.committed(&batches);
+    }
+    assert_eq!(listening.commit().await.events, [0]);
+    assert_eq!(other.subscriptions(), 0);
+    listening.ear.get_cell().drain().expect("it is asked to end");
+    assert!(listening.repeated.recv().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_subscriber_leaves_no_entry() {
     let (_log, registry) = start(|_| {}).await;
     let id = registered(&registry, "a").await;
@@ -500,16 +528,37 @@ async fn a_loss_of_continuity_is_told_and_what_follows_too() {
     assert_eq!(listening.commit().await, Commit { missed: None, events: vec![1] });
 }
 
+/// Its turn comes back before its message is sent, which must not let the next one overtake it.
 #[tokio::test(start_paused = true)]
 async fn a_wrap_that_takes_the_news_apart_keeps_their_order() {
     let (_log, registry) = start(|_| {}).await;
-    let id = registered(&registry, "a").await;
-    everything_is_told(&registry).await;
+    let id = process_id("a");
     let mut listening = Listening::start().await;
-    let _subscription = registry.subscribe(&id, listening.ear.clone(), |news| Heard::Apart(news.told));
-    append(&registry, &id, 1..=50).await;
+    let first = AtomicBool::new(true);
+    let _subscription = registry.subscribe(&id, listening.ear.clone(), move |news| {
+        if first.swap(false, Ordering::Relaxed) { Heard::News(news) } else { Heard::Apart(news.told) }
+    });
+    listening.send(Heard::Hold);
+    for _ in 0..3 {
+        registered(&registry, "a").await;
+        registry.complete_process(&id, ProcessAwaitOutput::success(json!(1))).await.expect("it ends");
+        prune_all(&registry).await;
+    }
+    everything_is_told(&registry).await;
+    listening.send(Heard::Release);
+    registered(&registry, "a").await;
     registry.shut_down(Duration::from_secs(1)).await;
-    assert_eq!(sequences(&listening.all_until_closed().await), (1..=50).collect::<Vec<u64>>());
+    let told: Vec<_> = listening.all_until_closed().await.iter().map(in_short).collect();
+    let expected = ["1: [0]", "1: [1]", "1 gone", "2: [0, 1]", "2 gone", "3: [0, 1]", "3 gone", "4: [0]"];
+    assert_eq!(told, expected);
+}
+
+fn in_short(told: &Told) -> String {
+    match told {
+        Told::Committed { record, .. } => format!("{}: {:?}", record.generation, Commit::of(told).events),
+        Told::Pruned { tombstone } => format!("{} gone", tombstone.generation),
+        Told::Resync | Told::Closed => format!("{told:?}"),
+    }
 }
 
 #[tokio::test(start_paused = true)]
