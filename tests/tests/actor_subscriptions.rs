@@ -340,6 +340,26 @@ async fn what_does_not_fit_is_told_as_exactly_what_was_missed_although_nothing_f
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_gathered_comes_with_the_last_record() {
+    for backlog in [1, 1_024] {
+        let (_log, registry) = start(|options| options.subscription_backlog = backlog).await;
+        let id = registered(&registry, "a").await;
+        everything_is_told(&registry).await;
+        let mut listening = Listening::start().await;
+        let _subscription = listening.subscribe(&registry, &id);
+        listening.send(Heard::Hold);
+        append(&registry, &id, 1..=2).await;
+        registry.complete_process(&id, ProcessAwaitOutput::success(json!(1))).await.expect("it ends");
+        everything_is_told(&registry).await;
+        assert_eq!(listening.commit().await.events, [1]);
+        listening.send(Heard::Release);
+        let told = listening.told().await;
+        let Told::Committed { record, .. } = &told else { panic!("a commit was expected, got {told:?}") };
+        assert!(record.terminal_at_ms.is_some(), "what was missed hides no outcome: {told:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_lives_told_to_an_actor_that_does_not_listen_become_read_anew() {
     let (_log, registry) = start(|_| {}).await;
     let id = process_id("a");
