@@ -225,20 +225,18 @@ async fn commits_are_told_in_order_from_the_subscription_on() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_missed_or_told_twice_while_whatever_carries_the_news_is_killed() {
-    let (_log, registry) = start(|options| options.shards = 1).await;
+    let (log, registry) = start(|options| options.shards = 1).await;
     let id = process_id("a");
     let mut listening = Listening::start().await;
     let _subscription = listening.subscribe(&registry, &id);
     registered(&registry, "a").await;
     for number in 1..=60 {
-        // The append is under way when its actor, its shard or the publisher dies.
+        log.pause();
         let appending = tokio::spawn({
             let (registry, id) = (registry.clone(), id.clone());
             async move { registry.append_event(&id, note(number)).await }
         });
-        for _ in 0..number % 5 {
-            tokio::task::yield_now().await;
-        }
+        log.queued_at_least(1).await;
         let supervisors = registry.supervisors_of(&id);
         match number % 4 {
             0 => registry.process_actor(&id).into_iter().for_each(|actor| actor.kill()),
@@ -246,6 +244,8 @@ async fn nothing_is_missed_or_told_twice_while_whatever_carries_the_news_is_kill
             2 => supervisors.last().expect("the publisher lives").kill(),
             _ => {}
         }
+        // The victim dies with the commit under way: between its submission and its news.
+        log.resume();
         appending.await.expect("no panic").expect("it is appended");
         // Far enough for restarts not to count as a series of failures.
         tokio::time::sleep(Duration::from_secs(60)).await;
