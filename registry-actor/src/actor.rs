@@ -3,6 +3,7 @@
 //! They are thin around [`decide`](fn@crate::domain::decide) and [`ProcessLog`](crate::port::ProcessLog): no rule of a
 //! process is written here.
 
+mod actor_wait;
 mod attach;
 mod clock;
 mod directory;
@@ -10,6 +11,7 @@ mod envelope;
 mod environment;
 mod gate;
 mod liveness;
+mod news;
 mod options;
 mod process;
 mod publisher;
@@ -17,9 +19,13 @@ mod registry;
 mod restart;
 mod root;
 mod shard;
+mod subscription;
 
+pub use actor_wait::{ActorWait, await_by_message};
 pub use clock::SystemClock;
 pub use liveness::{observe, own_liveness};
+pub use news::{ProcessNews, Told};
 pub use options::RegistryOptions;
 pub use registry::{ActorRegistry, QuarantinedProcess, ShutdownReport, StartError};
 pub use restart::{RestartDecision, RestartHistory, RestartPolicy};
+pub use subscription::ProcessSubscription;

@@ -32,4 +32,4 @@ pub use query::{
 pub use registry::{DurabilityTier, ProcessRegistry, ProcessRegistryExt, RegistryError, SignalReceipt};
 pub use sink::{MissedEvents, ProcessEventSink, is_emitted};
 pub use wait::{Awaited, Look, ProcessWait, WaitAnswer, WaitError, WaitReader};
-pub use wait_table::{ParkedWait, Told};
+pub use wait_table::{ParkedWait, WaitNotice};

@@ -17,7 +17,7 @@ use registry_actor::domain::{
 };
 use registry_actor::port::{
     Answer, ChangeSource, CommittedBatch, DurabilityTier, EventPage, LogError, ParkedWait, ProcessRegistry,
-    ProcessWait, Query, RegistryError, Told, WaitAnswer, WaitError, WaitReader,
+    ProcessWait, Query, RegistryError, WaitAnswer, WaitError, WaitNotice, WaitReader,
 };
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ fn a_waiter_is_told_of_the_first_commit_that_answers_it_and_of_no_other() {
     assert_eq!(any.told(), Some(happened(event("p", 3, "other"))));
     assert_eq!(source.parked_waits(), 1, "whoever was told is no longer parked");
     commit(&source, batch("p", ended(1), [end("p", 6)]));
-    assert_eq!(outcome.told(), Some(Told::Ended(record(ended(1)))));
+    assert_eq!(outcome.told(), Some(WaitNotice::Ended(record(ended(1)))));
     assert_eq!((source.parked_waits(), outcome.wakes()), (0, 1));
 }
 
@@ -46,7 +46,7 @@ fn in_one_commit_an_event_comes_before_the_end_and_an_end_without_it_is_told() {
     let mut other = Waiting::on(&source, &ProcessWait::event(id("p"), "other", Sequence(0)));
     commit(&source, batch("p", ended(1), [event("p", 1, "note"), end("p", 2)]));
     assert_eq!(note.told(), Some(happened(event("p", 1, "note"))));
-    assert_eq!(other.told(), Some(Told::Ended(record(ended(1)))));
+    assert_eq!(other.told(), Some(WaitNotice::Ended(record(ended(1)))));
 }
 
 /// A publisher that catches up tells of old events with the record of today: whoever was told "ended" by the record alone
@@ -89,11 +89,11 @@ fn after_missed_commits_and_at_the_end_of_the_source_everybody_is_told() {
     for listener in source.listeners() {
         listener.resync();
     }
-    assert!(parked.iter_mut().all(|waiting| waiting.told() == Some(Told::Resync)));
+    assert!(parked.iter_mut().all(|waiting| waiting.told() == Some(WaitNotice::Resync)));
     let mut again = Waiting::on(&source, &waits[0]);
     source.close();
-    assert_eq!(again.told(), Some(Told::Closed));
-    assert_eq!(Waiting::on(&source, &waits[0]).told(), Some(Told::Closed), "whoever comes later is told at once");
+    assert_eq!(again.told(), Some(WaitNotice::Closed));
+    assert_eq!(Waiting::on(&source, &waits[0]).told(), Some(WaitNotice::Closed), "whoever comes later is told at once");
     assert_eq!(source.parked_waits(), 0);
 }
 
@@ -105,7 +105,7 @@ fn whoever_waits_for_a_pruned_process_is_told() {
     for listener in source.listeners() {
         listener.pruned(&[tombstone(1)]);
     }
-    assert_eq!(gone.told(), Some(Told::Pruned(Box::new(tombstone(1)))));
+    assert_eq!(gone.told(), Some(WaitNotice::Pruned(Box::new(tombstone(1)))));
     assert!(other.told().is_none());
 }
 
@@ -327,7 +327,7 @@ proptest! {
 
 /// A parked waiter that was polled once, so that it is woken and not only found.
 struct Waiting {
-    told: std::pin::Pin<Box<dyn Future<Output = Told>>>,
+    told: std::pin::Pin<Box<dyn Future<Output = WaitNotice>>>,
     wakes: Arc<Wakes>,
 }
 
@@ -353,7 +353,7 @@ impl Waiting {
     }
 
     /// What it was told. `None` while it was not woken.
-    fn told(&mut self) -> Option<Told> {
+    fn told(&mut self) -> Option<WaitNotice> {
         if self.wakes() == 0 {
             return None;
         }
@@ -487,8 +487,8 @@ fn record((generation, status): (u32, ProcessStatus)) -> Arc<ProcessRecord> {
     Arc::new(ProcessRecord { generation, status: Arc::new(status), ..record })
 }
 
-fn happened(event: Arc<ProcessEvent>) -> Told {
-    Told::Happened { event, generation: 1 }
+fn happened(event: Arc<ProcessEvent>) -> WaitNotice {
+    WaitNotice::Happened { event, generation: 1 }
 }
 
 fn event(process: &str, sequence: u64, event_type: &str) -> Arc<ProcessEvent> {

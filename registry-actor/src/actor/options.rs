@@ -23,6 +23,9 @@ pub struct RegistryOptions {
     pub sweep_interval: Duration,
     /// How failed process actors are started again.
     pub restart: RestartPolicy,
+    /// How many events are gathered for a subscribed actor while it has not handled its last message; more are told as
+    /// missed. Default 1,024.
+    pub subscription_backlog: usize,
     /// Whether unfenced terminal facts pass while a lease is in force.
     pub unfenced_writes: UnfencedWrites,
     /// Where time comes from.
@@ -39,6 +42,7 @@ impl Default for RegistryOptions {
             passivate_after: Duration::from_secs(60),
             sweep_interval: Duration::from_secs(10),
             restart: RestartPolicy::default(),
+            subscription_backlog: 1_024,
             unfenced_writes: UnfencedWrites::default(),
             clock: Arc::new(SystemClock),
             faults: Arc::new(NoFaults),
@@ -55,6 +59,7 @@ impl fmt::Debug for RegistryOptions {
             .field("passivate_after", &self.passivate_after)
             .field("sweep_interval", &self.sweep_interval)
             .field("restart", &self.restart)
+            .field("subscription_backlog", &self.subscription_backlog)
             .field("unfenced_writes", &self.unfenced_writes)
             .finish_non_exhaustive()
     }

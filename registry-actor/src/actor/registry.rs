@@ -5,23 +5,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ractor::{Actor, ActorCell, ActorRef};
+use ractor::{Actor, ActorCell, ActorRef, Message};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
 
+use super::actor_wait::{ActorWait, await_by_message};
 use super::envelope::{Call, Envelope};
 use super::environment::Environment;
+use super::news::ProcessNews;
 use super::options::RegistryOptions;
 use super::process::ProcessMessage;
 use super::publisher::{PublisherArguments, PublisherLine, PublisherMessage};
 use super::root::{Door, RootActor, RootArguments, RootMessage, Seats};
 use super::shard::ShardMessage;
+use super::subscription::{ProcessSubscription, SubscriptionTable};
 use crate::domain::{
-    Command, ObservedProcess, OperationId, ProcessId, Receipt, RegistryCommand, RegistryReceipt, StoreSession,
+    Command, ObservedProcess, OperationId, ProcessAwaitOutput, ProcessId, Receipt, RegistryCommand, RegistryReceipt,
+    StoreSession,
 };
 use crate::port::{
-    AcrossError, Answer, AppendError, ChangeSource, CommitFollower, DurabilityTier, ProcessLog, ProcessRegistry,
-    ProcessWait, Query, RegistryError, WaitAnswer, WaitError, WaitReader,
+    AcrossError, Answer, AppendError, ChangeSource, CommitFollower, CommitListener, DurabilityTier, EngineError,
+    ProcessLog, ProcessRegistry, ProcessWait, Query, RegistryError, WaitAnswer, WaitError, WaitReader,
 };
 
 /// How often a command whose actor died is sent again. More than the failures that quarantine a process, so that the
@@ -42,6 +46,8 @@ struct Inner {
     root: ActorRef<RootMessage>,
     seats: Arc<Seats>,
     source: ChangeSource,
+    /// Kept alive here, and by each subscription; the source knows it weakly.
+    subscriptions: Arc<SubscriptionTable>,
     /// Kept alive here; the log knows it weakly.
     _line: Arc<PublisherLine>,
     permits: Arc<Semaphore>,
@@ -118,6 +124,8 @@ impl ActorRegistry {
         let follower: Arc<dyn CommitFollower> = Arc::clone(&line) as Arc<dyn CommitFollower>;
         line.start_after(log.follow(Arc::downgrade(&follower)));
         let source = ChangeSource::default();
+        let subscriptions = Arc::new(SubscriptionTable::default());
+        source.attach(&(Arc::clone(&subscriptions) as Arc<dyn CommitListener>));
         let seats = Arc::new(Seats::new(options.shards));
         let door = Arc::new(Door::default());
         let permits = Arc::new(Semaphore::new(options.commands_under_way.clamp(1, Semaphore::MAX_PERMITS)));
@@ -133,8 +141,18 @@ impl ActorRegistry {
             Some(supervisor) => RootActor::spawn_linked(None, RootActor, arguments, supervisor).await,
         };
         let (root, _) = spawned.map_err(|error| StartError::Spawn { reason: error.to_string() })?;
-        let inner =
-            Inner { environment, root, seats, source, _line: line, permits, issuer, calls: AtomicU64::new(0), door };
+        let inner = Inner {
+            environment,
+            root,
+            seats,
+            source,
+            subscriptions,
+            _line: line,
+            permits,
+            issuer,
+            calls: AtomicU64::new(0),
+            door,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -177,6 +195,52 @@ impl ActorRegistry {
         }
         listed.sort_by(|left, right| left.process_id.cmp(&right.process_id));
         listed
+    }
+
+    /// Subscribes an actor to a process: each commit after this call is told to it as a message, in order, as what `wrap`
+    /// makes of it. The process need not exist yet, is not woken, and is not kept in memory.
+    ///
+    /// To know a process from its first event on, subscribe first, then read, and pass over what is told again:
+    ///
+    /// 1. `subscribe`, and keep the [`ProcessSubscription`] in the actor's state, so that it ends with the actor.
+    /// 2. Read [`get_process`](crate::port::ProcessRegistryExt::get_process) and
+    ///    [`events_page`](crate::port::ProcessRegistryExt::events_page) to the end; remember the last sequence.
+    /// 3. Of each message, pass over events up to that sequence (a commit between 1 and 2 is read and told); if it says
+    ///    that events were [missed](super::Told::Committed), read those; at [`Resync`](super::Told::Resync) go back to 2.
+    ///
+    /// The subscriber's mailbox holds at most one message of a subscription. The next is sent when that one is dropped, by
+    /// the actor or by its death, and says all that was committed meanwhile: up to
+    /// [`subscription_backlog`](super::RegistryOptions::subscription_backlog) events, and beyond that which sequences
+    /// were missed. A commit is told once, whatever dies on the way. A `wrap` that takes the news apart and drops the rest
+    /// gives this bound up.
+    ///
+    /// `wrap` runs on the publisher's thread or on the subscriber's: it must return soon. A subscriber that refuses a
+    /// message because it has died, or a `wrap` that panics, ends the subscription.
+    pub fn subscribe<M: Message>(
+        &self,
+        process_id: &ProcessId,
+        subscriber: ActorRef<M>,
+        wrap: impl Fn(ProcessNews) -> M + Send + Sync + 'static,
+    ) -> ProcessSubscription {
+        let limit = self.inner.environment.options.subscription_backlog;
+        self.inner.subscriptions.subscribe(process_id, limit, subscriber, wrap)
+    }
+
+    /// Waits for the outcome and sends it to an actor: see [`await_by_message`].
+    pub fn await_terminal_by_message<M: Message>(
+        &self,
+        process_id: &ProcessId,
+        subscriber: ActorRef<M>,
+        wrap: impl FnOnce(Result<ProcessAwaitOutput, EngineError>) -> M + Send + 'static,
+    ) -> ActorWait {
+        await_by_message(Arc::new(self.clone()), process_id, subscriber, wrap)
+    }
+
+    /// How many subscriptions there are: for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn subscriptions(&self) -> usize {
+        self.inner.subscriptions.len()
     }
 
     /// The actor of a process, if it is live: for tests that kill it.

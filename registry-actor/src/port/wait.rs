@@ -13,7 +13,7 @@ use super::backoff::Backoff;
 use super::change::ChangeSource;
 use super::log::LogError;
 use super::registry::{ProcessRegistry, ProcessRegistryExt, RegistryError};
-use super::wait_table::{ParkedWait, Told};
+use super::wait_table::{ParkedWait, WaitNotice};
 use crate::domain::{ProcessAwaitOutput, ProcessEvent, ProcessId, ProcessRecord, Refusal, Sequence, Tombstone};
 
 /// What somebody waits for.
@@ -126,20 +126,20 @@ impl ProcessWait {
 
 impl Awaited {
     /// The answer that one commit gives, if it gives one. In one commit an event comes before the end of its process.
-    pub(super) fn answered_by(&self, record: &Arc<ProcessRecord>, events: &[Arc<ProcessEvent>]) -> Option<Told> {
+    pub(super) fn answered_by(&self, record: &Arc<ProcessRecord>, events: &[Arc<ProcessEvent>]) -> Option<WaitNotice> {
         match self {
-            Self::Outcome => record.status.is_terminal().then(|| Told::Ended(Arc::clone(record))),
+            Self::Outcome => record.status.is_terminal().then(|| WaitNotice::Ended(Arc::clone(record))),
             Self::Event { event_type, after } => {
                 let is_awaited = |event: &&Arc<ProcessEvent>| {
                     event.sequence > *after && event_type.as_deref().is_none_or(|name| *event.event_type == *name)
                 };
                 if let Some(event) = events.iter().find(is_awaited) {
-                    return Some(Told::Happened { event: Arc::clone(event), generation: record.generation });
+                    return Some(WaitNotice::Happened { event: Arc::clone(event), generation: record.generation });
                 }
                 // By its event and not by its record: where commits are told out of the feed, the record may be ahead
                 // of events that are still to be told.
                 let has_ended = events.iter().any(|event| event.semantics.terminal.is_some());
-                has_ended.then(|| Told::Ended(Arc::clone(record)))
+                has_ended.then(|| WaitNotice::Ended(Arc::clone(record)))
             }
         }
     }
@@ -182,15 +182,21 @@ impl<'wait> WaitReader<'wait> {
 
     /// What a parked waiter was told, if it ends this wait. `None`: it has to be read.
     #[must_use]
-    pub fn accept(&self, told: Told) -> Option<WaitAnswer> {
+    pub fn accept(&self, told: WaitNotice) -> Option<WaitAnswer> {
         let is_awaited = |generation: u32| self.generation == Some(generation);
         match told {
-            Told::Ended(record) if is_awaited(record.generation) => Some(self.ended(record)),
-            Told::Happened { event, generation } if is_awaited(generation) => Some(WaitAnswer::Happened { event }),
-            Told::Pruned(tombstone) if self.generation.is_some_and(|awaited| tombstone.generation >= awaited) => {
+            WaitNotice::Ended(record) if is_awaited(record.generation) => Some(self.ended(record)),
+            WaitNotice::Happened { event, generation } if is_awaited(generation) => {
+                Some(WaitAnswer::Happened { event })
+            }
+            WaitNotice::Pruned(tombstone) if self.generation.is_some_and(|awaited| tombstone.generation >= awaited) => {
                 Some(WaitAnswer::NoLongerRetained { tombstone })
             }
-            Told::Ended(_) | Told::Happened { .. } | Told::Pruned(_) | Told::Resync | Told::Closed => None,
+            WaitNotice::Ended(_)
+            | WaitNotice::Happened { .. }
+            | WaitNotice::Pruned(_)
+            | WaitNotice::Resync
+            | WaitNotice::Closed => None,
         }
     }
 
@@ -290,10 +296,10 @@ impl ChangeSource {
             };
             match told {
                 // What was committed last may have been told to nobody: one more read.
-                Some(Told::Closed) if has_closed => {
+                Some(WaitNotice::Closed) if has_closed => {
                     return Err(WaitError::SourceClosed { process_id: reader.wait.process_id.clone() });
                 }
-                Some(Told::Closed) => has_closed = true,
+                Some(WaitNotice::Closed) => has_closed = true,
                 Some(told) => {
                     if let Some(answer) = reader.accept(told) {
                         return Ok(answer);
@@ -306,7 +312,7 @@ impl ChangeSource {
 }
 
 /// What is told before the sleep ends.
-async fn told_within(parked: ParkedWait, sleep: impl Future<Output = ()>) -> Option<Told> {
+async fn told_within(parked: ParkedWait, sleep: impl Future<Output = ()>) -> Option<WaitNotice> {
     let (mut told, mut sleep) = (pin!(parked.told()), pin!(sleep));
     poll_fn(|context| match told.as_mut().poll(context) {
         Poll::Ready(told) => Poll::Ready(Some(told)),

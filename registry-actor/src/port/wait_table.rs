@@ -41,13 +41,13 @@ struct Slot {
 
 enum SlotState {
     Parked(Option<Waker>),
-    Told(Told),
+    Told(WaitNotice),
     Taken,
 }
 
 /// What a parked waiter is told.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Told {
+pub enum WaitNotice {
     /// The process has ended.
     Ended(Arc<ProcessRecord>),
     /// The event was committed.
@@ -84,7 +84,7 @@ impl WaitTable {
         let mut shard = self.shard(&wait.process_id);
         let key = if shard.closed {
             drop(shard);
-            slot.tell(Told::Closed);
+            slot.tell(WaitNotice::Closed);
             0
         } else {
             let entry = shard.by_process.entry(wait.process_id.clone()).or_insert_with(|| Slab::with_capacity(1));
@@ -104,7 +104,7 @@ impl WaitTable {
     }
 
     /// Tells the waiters of one process for whom there is an answer. Outside of the lock: a waker may do anything.
-    fn tell(&self, process_id: &ProcessId, answer: impl Fn(&Awaited) -> Option<Told>) {
+    fn tell(&self, process_id: &ProcessId, answer: impl Fn(&Awaited) -> Option<WaitNotice>) {
         let mut answered = Vec::new();
         let mut shard = self.shard(process_id);
         let Some(entry) = shard.by_process.get_mut(process_id) else { return };
@@ -125,11 +125,11 @@ impl WaitTable {
     }
 
     /// Tells everybody, in the order of the ids, so that two runs of one history wake in one order.
-    fn tell_all(&self, told: &Told) {
+    fn tell_all(&self, told: &WaitNotice) {
         let mut entries = Vec::new();
         for shard in &self.shards {
             let mut shard = lock(shard);
-            shard.closed |= *told == Told::Closed;
+            shard.closed |= *told == WaitNotice::Closed;
             entries.extend(mem::take(&mut shard.by_process));
         }
         entries.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
@@ -150,14 +150,14 @@ impl Shard {
 }
 
 impl Slot {
-    fn tell(&self, told: Told) {
+    fn tell(&self, told: WaitNotice) {
         let before = mem::replace(&mut *lock(&self.state), SlotState::Told(told));
         if let SlotState::Parked(Some(waker)) = before {
             waker.wake();
         }
     }
 
-    fn poll(&self, context: &Context<'_>) -> Poll<Told> {
+    fn poll(&self, context: &Context<'_>) -> Poll<WaitNotice> {
         let mut state = lock(&self.state);
         match mem::replace(&mut *state, SlotState::Taken) {
             SlotState::Told(told) => Poll::Ready(told),
@@ -167,7 +167,7 @@ impl Slot {
                 Poll::Pending
             }
             // Only a future that is polled after its end gets here.
-            SlotState::Taken => Poll::Ready(Told::Resync),
+            SlotState::Taken => Poll::Ready(WaitNotice::Resync),
         }
     }
 
@@ -178,7 +178,7 @@ impl Slot {
 
 impl ParkedWait {
     /// Waits until it is told. May be dropped at any time.
-    pub async fn told(self) -> Told {
+    pub async fn told(self) -> WaitNotice {
         poll_fn(|context| self.slot.poll(context)).await
     }
 }
@@ -209,16 +209,16 @@ impl CommitListener for WaitTable {
 
     fn pruned(&self, tombstones: &[Tombstone]) {
         for tombstone in tombstones {
-            self.tell(&tombstone.process_id, |_| Some(Told::Pruned(Box::new(tombstone.clone()))));
+            self.tell(&tombstone.process_id, |_| Some(WaitNotice::Pruned(Box::new(tombstone.clone()))));
         }
     }
 
     fn resync(&self) {
-        self.tell_all(&Told::Resync);
+        self.tell_all(&WaitNotice::Resync);
     }
 
     fn closed(&self) {
-        self.tell_all(&Told::Closed);
+        self.tell_all(&WaitNotice::Closed);
     }
 }
 
