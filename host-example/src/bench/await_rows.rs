@@ -17,7 +17,7 @@ use registry_actor::actor::{ActorRegistry, RegistryOptions};
 use registry_actor::domain::{Command, ProcessId, Receipt, RegistryCommand, RegistryReceipt, Sequence};
 use registry_actor::log::{SqliteLog, SqliteOptions};
 use registry_actor::port::{
-    Answer, ChangeSource, CommitFollower, DurabilityTier, ProcessLog, ProcessRegistry, ProcessRegistryExt, Query,
+    Answer, AppendResult, ChangeSource, CommitFollower, DurabilityTier, ProcessLog, ProcessRegistry, ProcessRegistryExt, Query,
     RegistryError,
 };
 use serde::Serialize;
@@ -277,8 +277,9 @@ impl Scene {
         }
         self.until_all_wait().await?;
         self.stamps.take_groups();
+        let mut answers = Vec::new();
         match way {
-            Way::Native => self.append_to_the_log().await?,
+            Way::Native => answers = self.append_to_the_log().await?,
             Way::NativeCallers => self.append_by_callers(Arc::new(self.registry.clone())).await?,
             Way::Hub => self.append_by_callers(Arc::clone(&self.watched)).await?,
         }
@@ -287,6 +288,9 @@ impl Scene {
             let (number, ran) = ran??;
             let committed = self.stamps.committed(number).context("no commit was seen")?;
             latencies.push(ran.saturating_duration_since(committed));
+        }
+        for (process, answer) in self.processes.iter_mut().zip(answers) {
+            process.stored(answer).await?;
         }
         Ok((latencies, self.stamps.take_groups()))
     }
@@ -299,19 +303,24 @@ impl Scene {
         self.crowd.settle().await
     }
 
-    /// As many at once as the log takes, so that they stand in as few groups as it makes of them.
-    async fn append_to_the_log(&mut self) -> anyhow::Result<()> {
+    /// As many at once as the log takes, so that they stand in as few groups as it makes of them. Nobody reads the
+    /// answers while waiters are woken.
+    async fn append_to_the_log(&mut self) -> anyhow::Result<Vec<oneshot::Receiver<AppendResult>>> {
+        let mut answers = Vec::with_capacity(self.processes.len());
         for burst in self.processes.chunks_mut(BURST) {
-            let mut answers = Vec::with_capacity(burst.len());
+            let durable = Arc::new(AtomicUsize::new(0));
             for process in burst.iter_mut() {
-                let stamps = Arc::clone(&self.stamps);
-                answers.push(process.append(move || stamps.durable())?);
+                let (stamps, durable) = (Arc::clone(&self.stamps), Arc::clone(&durable));
+                answers.push(process.append(move || {
+                    stamps.durable();
+                    durable.fetch_add(1, Ordering::Relaxed);
+                })?);
             }
-            for (process, answer) in burst.iter_mut().zip(answers) {
-                process.stored(answer).await?;
+            while durable.load(Ordering::Relaxed) < burst.len() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
-        Ok(())
+        Ok(answers)
     }
 
     async fn append_by_callers(&mut self, registry: Arc<dyn ProcessRegistry>) -> anyhow::Result<()> {

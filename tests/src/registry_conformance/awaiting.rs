@@ -20,7 +20,7 @@ use super::stage::Stage;
 /// Case 30. Time is paused, so that no bound in ms can be asked of a store with a thread of its own; where commits are told, the
 /// waiter has no timer at all, and a lost wake-up ends in the bound of the suite.
 pub async fn c30_awaiter_cross_task_completion_resolves_promptly(stage: &mut Stage) {
-    tokio::time::pause();
+    stage.stop_time();
     let id = registered(&stage.registry, "p").await;
     let awaiter = ProcessAwaiter::attached(stage.port());
     let waiting: Vec<_> = (0..16)
@@ -42,7 +42,7 @@ pub async fn c30_awaiter_cross_task_completion_resolves_promptly(stage: &mut Sta
 
 /// 31.
 pub async fn c31_awaiter_await_event_never_returns_events_at_or_before_cursor(stage: &mut Stage) {
-    tokio::time::pause();
+    stage.stop_time();
     let registry = &stage.registry;
     let id = registered(registry, "p").await;
     registry.append_events(&id, vec![note(1), note(2)]).await.expect("an append");
@@ -98,7 +98,7 @@ pub async fn w09_a_source_ticks_what_changed_and_nothing_else(stage: &mut Stage)
 
 /// W13: whoever waits for an event of a process that ends without it is told so, with the outcome.
 pub async fn w13_a_wait_for_an_event_is_told_that_the_process_ended_first(stage: &mut Stage) {
-    tokio::time::pause();
+    stage.stop_time();
     let registry = &stage.registry;
     let awaiter = ProcessAwaiter::attached(stage.port());
     let id = registered(registry, "p").await;
@@ -132,7 +132,7 @@ pub async fn w13_a_wait_for_an_event_is_told_that_the_process_ended_first(stage:
 
 /// Waits for the first of several, and for all of them; a deadline is an answer.
 pub async fn several_waits_end_with_the_first_of_them_or_with_all(stage: &mut Stage) {
-    tokio::time::pause();
+    stage.stop_time();
     let within = Some(Duration::from_secs(1));
     let registry = &stage.registry;
     let awaiter = ProcessAwaiter::attached(stage.port());
@@ -189,7 +189,7 @@ pub async fn several_waits_end_with_the_first_of_them_or_with_all(stage: &mut St
 /// An id that is pruned and lives again is another process to whoever waits: `await_event` once told of events of the
 /// next life.
 pub async fn a_waiter_is_never_told_of_another_life(stage: &mut Stage) {
-    tokio::time::pause();
+    stage.stop_time();
     let registry = &stage.registry;
     let id = registered(registry, "p").await;
     registry.append_event(&id, note(1)).await.expect("an append");

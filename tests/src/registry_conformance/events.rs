@@ -93,7 +93,7 @@ pub async fn c05_custom_wake_events_preserve_typed_provenance_and_replay(stage: 
 
 /// 6.
 pub async fn c06_event_streams_filter_order_and_wait_without_leaking_old_events(stage: &mut Stage) {
-    tokio::time::pause();
+    stage.stop_time();
     let registry = &stage.registry;
     let id = pinging(registry, "p", &session("s")).await;
     registry.append_event(&id, note(1)).await.expect("an append");
@@ -253,7 +253,7 @@ pub async fn c10_terminal_and_cancel_events_require_keys(stage: &mut Stage) {
 
 /// 11.
 pub async fn c11_await_reads_terminal_materialized_output(stage: &mut Stage) {
-    tokio::time::pause();
+    stage.stop_time();
     let registry = &stage.registry;
     let id = registered(registry, "p").await;
     let outcome = ProcessAwaitOutput::Success { value: json!({"a": [1, null]}), control: Some(json!(null)) };

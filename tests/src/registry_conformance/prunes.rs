@@ -161,7 +161,7 @@ pub async fn w23_the_largest_bounds_mean_everything(stage: &mut Stage) {
 /// W26: what is left of a pruned process says how it ended; its id may live again, numbering from 1, and nobody mistakes
 /// one life for the other.
 pub async fn w26_a_pruned_id_leaves_a_tombstone_and_lives_again_as_the_next_generation(stage: &mut Stage) {
-    tokio::time::pause();
+    stage.stop_time();
     let registry = &stage.registry;
     let awaiter = ProcessAwaiter::attached(stage.port());
     let id = process_id("p");
@@ -204,7 +204,7 @@ pub async fn w26_a_pruned_id_leaves_a_tombstone_and_lives_again_as_the_next_gene
 
 /// A process that is pruned under its waiter, who hears of the end or of the prune, whichever it is told first.
 pub async fn a_waiter_of_a_pruned_process_is_told_how_it_ended(stage: &mut Stage) {
-    tokio::time::pause();
+    stage.stop_time();
     let registry = &stage.registry;
     let id = registered(registry, "p").await;
     let awaiter = ProcessAwaiter::attached(stage.port());

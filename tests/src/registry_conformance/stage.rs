@@ -22,6 +22,8 @@ pub struct Stage {
     pub registry: Arc<FoldChecked>,
     /// Where it takes time from.
     pub clock: Arc<ManualClock>,
+    /// Whether the runtime's own time stands still.
+    stands_still: bool,
 }
 
 impl Stage {
@@ -30,7 +32,7 @@ impl Stage {
         let clock = Arc::new(ManualClock::default());
         let open = backend.open(&clock).await;
         let registry = Arc::new(FoldChecked::new(&open));
-        Self { backend, open: Some(open), registry, clock }
+        Self { backend, open: Some(open), registry, clock, stands_still: false }
     }
 
     /// Ends the registry and opens its store again, as a host that is started anew.
@@ -46,8 +48,17 @@ impl Stage {
         self.open = Some(open);
     }
 
-    /// Ends the registry. May be called twice.
+    /// Lets the runtime's time stand still, and leap when nobody has anything to do.
+    pub fn stop_time(&mut self) {
+        tokio::time::pause();
+        self.stands_still = true;
+    }
+
+    /// Ends the registry. May be called twice. The patience of a shutdown is real time: it must not leap.
     pub async fn close(&mut self) {
+        if std::mem::take(&mut self.stands_still) {
+            tokio::time::resume();
+        }
         if let Some(open) = self.open.take() {
             open.close().await;
         }
