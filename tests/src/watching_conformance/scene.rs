@@ -1,5 +1,6 @@
 //! What a case is given: a registry that is not watched yet, and means to know that everything was heard.
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -76,7 +77,10 @@ impl Scene {
     ///
     /// # Panics
     /// If it has not.
-    pub(super) async fn assert_ticked(&self, subscription: &mut HubSubscription<ProcessId>, what: &str) {
+    pub(super) async fn assert_ticked<K>(&self, subscription: &mut HubSubscription<K>, what: &str)
+    where
+        K: Clone + Eq + Hash,
+    {
         assert!(self.tells_commits() || subscription.has_ticked(), "{what} has not ticked");
         let ticked = tokio::time::timeout(PATIENCE, subscription.ticked()).await;
         ticked.unwrap_or_else(|_| panic!("{what} has not ticked")).expect("the registry lives");
@@ -87,7 +91,7 @@ impl Scene {
         let marker = self.next_marker();
         let mut ticked = watched.hub.subscribe(&marker);
         watched.registry.register_process(registration(&marker)).await.expect("a marker");
-        tokio::time::timeout(PATIENCE, ticked.ticked()).await.expect("a tick").expect("the registry lives");
+        self.assert_ticked(&mut ticked, "a marker").await;
     }
 
     /// What a sink was told in all, once everything that was committed before was told.

@@ -121,13 +121,13 @@ pub async fn new_wakes_tick_their_targets(scene: &Scene) {
     let (mut woken, mut asked_for) = (watched.hub.subscribe_wakes(&target), watched.hub.subscribe_wakes(&session("t")));
     let keyed = || ping("hi").with_replay_key(ReplayKey::new("k").expect("a key"));
     registry.append_event(&id, keyed()).await.expect("a wake");
-    woken.ticked().await.expect("a tick");
+    scene.assert_ticked(&mut woken, "a wake").await;
     scene.all_ticked(&watched).await;
     assert!(!asked_for.has_ticked());
     registry.append_event(&id, keyed()).await.expect("a replay");
     registry.append_event(&id, note(1)).await.expect("no wake");
     registry.append_event(&id, ping("there").with_wake_target_scope(session("t"))).await.expect("a wake");
-    asked_for.ticked().await.expect("a tick");
+    scene.assert_ticked(&mut asked_for, "a wake of another target").await;
     assert!(!woken.has_ticked());
 }
 
