@@ -17,8 +17,8 @@ use registry_actor::actor::{ActorRegistry, RegistryOptions};
 use registry_actor::domain::{Command, ProcessId, Receipt, RegistryCommand, RegistryReceipt, Sequence};
 use registry_actor::log::{SqliteLog, SqliteOptions};
 use registry_actor::port::{
-    Answer, AppendResult, ChangeSource, CommitFollower, DurabilityTier, ProcessLog, ProcessRegistry, ProcessRegistryExt, Query,
-    RegistryError,
+    Answer, AppendResult, ChangeSource, CommitFollower, DurabilityTier, ProcessLog, ProcessRegistry,
+    ProcessRegistryExt, Query, RegistryError,
 };
 use serde::Serialize;
 use tokio::sync::oneshot;
