@@ -1,7 +1,9 @@
 //! `proctor bench await`: how long after a commit a parked waiter runs.
 //!
-//! Each row is measured beside a bare fan-out in the same round: as many tasks that each wait for a channel of their own,
-//! which a plain thread serves in bursts as large as the groups that the log committed.
+//! Each row is measured beside a bare fan-out of the same size in the same round: as many tasks that each wait for a
+//! channel of their own, all of which a plain thread serves at once. A second one is served in bursts as large as the
+//! groups that the log committed, each when everybody of the one before has run: what would be left if the log took no
+//! time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -104,6 +106,7 @@ pub(super) struct AwaitRow {
     p99_us: f64,
     bare_p50_us: f64,
     bare_p99_us: f64,
+    bare_bursts_p99_us: f64,
     /// Median over the rounds of p99 by bare p99.
     ratio_p99: f64,
     ratio_p99_min: f64,
@@ -123,7 +126,7 @@ async fn measure_crowd(crowd: Crowd, directory: &Path, rounds: usize) -> anyhow:
     let mut scene = Scene::open(&scratch.path().join("store.db"), crowd).await?;
     let repetitions = SAMPLES.div_ceil(crowd.waiters);
     let mut of_way = WAYS.map(|_| Vec::new());
-    let mut bare = Vec::new();
+    let (mut bare, mut bare_bursts) = (Vec::new(), Vec::new());
     // The first round warms up.
     for round in 0..=rounds {
         super::progress(&format!("{} waiters on {} processes", crowd.waiters, crowd.processes), round, rounds);
@@ -140,22 +143,24 @@ async fn measure_crowd(crowd: Crowd, directory: &Path, rounds: usize) -> anyhow:
                 }
             }
         }
-        let mut fanned_out = Vec::new();
+        let (mut at_once, mut in_bursts) = (Vec::new(), Vec::new());
         for sizes in groups {
-            fanned_out.extend(fan_out(sizes, crowd).await?);
+            at_once.extend(fan_out(&[crowd.processes], crowd).await?);
+            in_bursts.extend(fan_out(&sizes, crowd).await?);
         }
         if round > 0 {
             for (rounds, measured) in of_way.iter_mut().zip(latencies) {
                 rounds.push(Latencies::of(measured));
             }
-            bare.push(Latencies::of(fanned_out));
+            bare.push(Latencies::of(at_once));
+            bare_bursts.push(Latencies::of(in_bursts));
         }
     }
     scene.close().await;
-    Ok(WAYS.into_iter().zip(&of_way).map(|(way, measured)| row(crowd, way, measured, &bare)).collect())
+    Ok(WAYS.into_iter().zip(&of_way).map(|(way, measured)| row(crowd, way, measured, &bare, &bare_bursts)).collect())
 }
 
-fn row(crowd: Crowd, way: Way, measured: &[Latencies], bare: &[Latencies]) -> AwaitRow {
+fn row(crowd: Crowd, way: Way, measured: &[Latencies], bare: &[Latencies], bare_bursts: &[Latencies]) -> AwaitRow {
     let of = |rounds: &[Latencies], quantile: f64| median(rounds.iter().map(|round| round.us(quantile)).collect());
     let ratios: Vec<f64> = measured.iter().zip(bare).map(|(way, bare)| way.us(0.99) / bare.us(0.99)).collect();
     AwaitRow {
@@ -167,6 +172,7 @@ fn row(crowd: Crowd, way: Way, measured: &[Latencies], bare: &[Latencies]) -> Aw
         p99_us: of(measured, 0.99),
         bare_p50_us: of(bare, 0.50),
         bare_p99_us: of(bare, 0.99),
+        bare_bursts_p99_us: of(bare_bursts, 0.99),
         ratio_p99: median(ratios.clone()),
         ratio_p99_min: ratios.iter().copied().fold(f64::INFINITY, f64::min),
         ratio_p99_max: ratios.iter().copied().fold(0.0, f64::max),
@@ -184,6 +190,7 @@ pub(super) fn table(rows: &[AwaitRow]) -> Table {
         "bare p50 µs",
         "bare p99 µs",
         "of bare p99 (min–max)",
+        "bare bursts p99 µs",
     ]);
     for row in rows {
         table.add_row([
@@ -195,6 +202,7 @@ pub(super) fn table(rows: &[AwaitRow]) -> Table {
             format!("{:.0}", row.bare_p50_us),
             format!("{:.0}", row.bare_p99_us),
             format!("{:.2} ({:.2}–{:.2})", row.ratio_p99, row.ratio_p99_min, row.ratio_p99_max),
+            format!("{:.0}", row.bare_bursts_p99_us),
         ]);
     }
     table
@@ -349,10 +357,10 @@ impl Scene {
 
 /// The same number of tasks, each waiting for a channel of its own. A burst begins when everybody of the one before has
 /// run. The time counts from the beginning of the burst, as it does from the commit of a group.
-async fn fan_out(groups: Vec<usize>, crowd: Crowd) -> anyhow::Result<Vec<Duration>> {
+async fn fan_out(groups: &[usize], crowd: Crowd) -> anyhow::Result<Vec<Duration>> {
     let mut latencies = Vec::with_capacity(crowd.waiters);
     let waiters_of_a_batch = crowd.waiters / crowd.processes;
-    for size in groups {
+    for &size in groups {
         let mut waiting = JoinSet::new();
         let mut senders = Vec::new();
         for _ in 0..size * waiters_of_a_batch {
