@@ -1,12 +1,13 @@
-//! `proctor bench append`: what the registry costs over the bare log, and the log over a plain file.
+//! `proctor bench`: what the registry costs over the bare log, and the log over a plain file; what a sink costs an append.
 //!
-//! It measures three rows in one run, interleaved, because a figure of another run or another minute says nothing on a
+//! `append` measures three rows in one run, interleaved, because a figure of another run or another minute says nothing on a
 //! shared disk. It knows no threshold: what is good enough is judged by whoever reads it.
 
 mod bare_log;
 mod measure;
 mod plain_file;
 mod registry_row;
+mod sink_rows;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ pub(crate) struct BenchArgs {
 enum Subject {
     /// Appends per second: registry, bare log and plain file, interleaved in one run
     Append(AppendArgs),
+    /// Appends per second beside sinks that sleep, block, never return or panic, each in pairs with one that only counts
+    Sink(sink_rows::SinkArgs),
 }
 
 #[derive(Args, Debug)]
@@ -91,8 +94,11 @@ struct Row {
 /// # Errors
 /// When the directory cannot be used, or the store or the registry fails under the load.
 pub(crate) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
-    let Subject::Append(args) = args.subject;
-    append(args).await.map_err(|error| Failure::new(FailureKind::Io, format!("{error:#}")))?;
+    let measured = match args.subject {
+        Subject::Append(args) => append(args).await,
+        Subject::Sink(args) => sink_rows::run(args).await,
+    };
+    measured.map_err(|error| Failure::new(FailureKind::Io, format!("{error:#}")))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -18,7 +18,7 @@ use registry_actor::port::{
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use self::place::{Place, by_process};
+use self::place::{FIRST_LIFE, Place, by_process};
 use crate::listener::SinkEvents;
 use crate::mailbox::{MailboxError, MailboxOptions, SinkMailbox};
 use crate::restart::SinkRestart;
@@ -62,7 +62,9 @@ pub trait ProcessConsumer: Send + Sync {
 /// - A read that fails is tried again for about two seconds, and then put off until the next delivery after another second; live
 ///   events of that process wait with it. Nothing is delivered meanwhile, and what does not fit into the mailbox is
 ///   read from the log later. A process whose stored events are damaged stays put off, and keeps no other from going on.
+/// - A consumer that panics while a gap is filled is given the rest of it at the next delivery.
 /// - It holds a cursor for each process it has seen an event of, until the process is pruned.
+/// - Of an id that lives again every delivery is read from the log: live events do not say of which life they are.
 /// - A walk reads at least one page of each process.
 pub struct CatchUp<C> {
     consumer: Arc<C>,
@@ -116,22 +118,24 @@ impl<C: ProcessConsumer> CatchUp<C> {
         if place.is_behind(process_id) {
             return;
         }
-        match place.take_if_next(process_id, events) {
-            Some(generation) => self.consume(place, generation, events).await,
+        if place.go_on(process_id, events) {
+            self.consume(place, FIRST_LIFE, events).await;
+        } else {
             // A gap, a repetition, another life, or a process that is not known yet. The log has these events, or, if their
             // life is over, nobody has them: reading on to its end leaves nothing in hand.
-            None => self.catch_up(place, process_id).await,
+            self.catch_up(place, process_id).await;
         }
     }
 
     /// Reads a process on to its end, trying again for a while; then it is put off.
     async fn catch_up(&self, place: &mut Place, process_id: &ProcessId) {
+        place.falls_behind(process_id);
         let mut failures = 0;
         while let Err(error) = self.read(place, process_id).await {
             failures += 1;
             if failures == READ_ATTEMPTS || error == RegistryError::Closed {
                 tracing::warn!(%process_id, %error, "the events of a process cannot be read: it is put off");
-                place.put_off(process_id.clone(), Instant::now() + READ_DELAYS.longest_delay);
+                place.put_off(Instant::now() + READ_DELAYS.longest_delay);
                 return;
             }
             tokio::time::sleep(READ_DELAYS.delay_after(failures)).await;
@@ -231,7 +235,7 @@ impl<C: ProcessConsumer> CatchUp<C> {
                     failures += 1;
                     if failures == READ_ATTEMPTS || error == RegistryError::Closed {
                         tracing::warn!(%error, "the processes cannot be listed: the walk over them is put off");
-                        place.retry_at = Some(Instant::now() + READ_DELAYS.longest_delay);
+                        place.put_off(Instant::now() + READ_DELAYS.longest_delay);
                         return;
                     }
                     tokio::time::sleep(READ_DELAYS.delay_after(failures)).await;
@@ -242,15 +246,14 @@ impl<C: ProcessConsumer> CatchUp<C> {
 
     /// Tries again what was put off, once its time has come.
     async fn retry(&self, place: &mut Place) {
-        if place.retry_at.is_none_or(|retry_at| Instant::now() < retry_at) {
+        if !place.is_due(Instant::now()) {
             return;
         }
-        place.retry_at = None;
         self.walk(place).await;
         for process_id in place.behind() {
             match self.read(place, &process_id).await {
                 Ok(()) => place.is_read(&process_id),
-                Err(_) => place.put_off(process_id, Instant::now() + READ_DELAYS.longest_delay),
+                Err(_) => place.put_off(Instant::now() + READ_DELAYS.longest_delay),
             }
         }
     }

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use registry_actor::domain::{ProcessEvent, ProcessId, Sequence};
 use tokio::time::Instant;
 
+/// The generation of the first life of an id.
+pub(super) const FIRST_LIFE: u32 = 1;
+
 /// Where a consumer is.
 #[derive(Debug, Default)]
 pub(super) struct Place {
     cursors: HashMap<ProcessId, Cursor>,
-    /// Processes whose events could not be read.
+    /// Processes that have to be read: a gap of theirs is being filled, or its filling failed.
     behind: BTreeSet<ProcessId>,
-    /// When to try again what was put off.
-    pub(super) retry_at: Option<Instant>,
+    /// What failed is not tried again before this.
+    not_before: Option<Instant>,
     /// A walk that is not over.
     pub(super) walk: Option<Walk>,
     walks: u64,
@@ -42,20 +45,25 @@ impl Place {
         self.cursors.get(process_id).filter(|cursor| cursor.generation == generation).map(|cursor| cursor.through)
     }
 
-    /// The life that these events go on in, if they do.
+    /// Whether these events are the next ones of the first life of a process, which is known to live.
     ///
-    /// A cursor of an earlier life is no trap: the first event of the next life has the number 1, and a cursor is never
-    /// before that; and if that event was left out, this was told first, and the process was read.
-    pub(super) fn take_if_next(&self, process_id: &ProcessId, events: &[Arc<ProcessEvent>]) -> Option<u32> {
-        let cursor = self.cursors.get(process_id)?;
+    /// Live events do not say of which life they are. Before the first there is none whose events could still come. After it
+    /// the next one begins at the number 1, and a cursor is never before that; if that event was left out, this was told
+    /// first and the process was read, unless it is still to be read. Of a later life nothing of this is certain: the log
+    /// has to be asked.
+    pub(super) fn go_on(&self, process_id: &ProcessId, events: &[Arc<ProcessEvent>]) -> bool {
+        let Some(cursor) = self.cursors.get(process_id) else { return false };
+        if cursor.generation != FIRST_LIFE || self.walk.is_some() || self.is_behind(process_id) {
+            return false;
+        }
         let mut through = cursor.through;
         for event in events {
             if event.sequence != through.next() {
-                return None;
+                return false;
             }
             through = event.sequence;
         }
-        Some(cursor.generation)
+        true
     }
 
     /// A consumer that has nothing of a process has no cursor.
@@ -84,9 +92,23 @@ impl Place {
         self.behind.iter().cloned().collect()
     }
 
-    pub(super) fn put_off(&mut self, process_id: ProcessId, retry_at: Instant) {
-        self.behind.insert(process_id);
-        self.retry_at = Some(retry_at);
+    /// A process has to be read. It is remembered first: a consumer that panics over it is not told of it again.
+    pub(super) fn falls_behind(&mut self, process_id: &ProcessId) {
+        self.behind.insert(process_id.clone());
+    }
+
+    pub(super) fn put_off(&mut self, not_before: Instant) {
+        self.not_before = Some(not_before);
+    }
+
+    /// Whether something is to be tried again now.
+    pub(super) fn is_due(&mut self, now: Instant) -> bool {
+        if (self.walk.is_none() && self.behind.is_empty()) || self.not_before.is_some_and(|not_before| now < not_before)
+        {
+            return false;
+        }
+        self.not_before = None;
+        true
     }
 
     pub(super) fn is_read(&mut self, process_id: &ProcessId) {
