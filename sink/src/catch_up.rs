@@ -189,6 +189,9 @@ impl<C: ProcessConsumer> CatchUp<C> {
         if let Some(through) = place.through(process_id, generation) {
             return through;
         }
+        // A cursor of another life goes even if the consumer has nothing of this one, or late events of a life between the two
+        // would seem to go on from it.
+        place.forget(process_id);
         let through = self.consumer.resume_after(process_id, generation).await;
         place.advance(process_id, generation, through);
         through

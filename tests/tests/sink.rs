@@ -380,9 +380,12 @@ async fn a_publisher_that_is_killed_repeats_nothing_to_a_sink_and_loses_nothing(
     }
 }
 
+/// The events of each life.
+type Lives = BTreeMap<(ProcessId, u32), Vec<Arc<ProcessEvent>>>;
+
 /// Stores what it consumes, and does so at the pace of permits.
 struct TestConsumer {
-    stored: Mutex<BTreeMap<(ProcessId, u32), Vec<Arc<ProcessEvent>>>>,
+    stored: Mutex<Lives>,
     permits: Semaphore,
     /// Panics at so many of the next calls, in turn before and after it has stored.
     panics: AtomicU64,
@@ -448,7 +451,7 @@ async fn catches_up(store: Store, seed: u64) {
     settings.gaps = 1 + usize::try_from(random.below(6)).expect("small");
     let mailbox = CatchUp::in_mailbox(Arc::clone(&consumer), fixture.port(), settings).expect("the thread starts");
     let mut told_after_all = fixture.told_after_all();
-    let mut over = BTreeMap::new();
+    let mut over = Lives::new();
     for step in 0..150 {
         let id = ids[usize::try_from(random.below(5)).expect("small")].clone();
         match random.below(20) {
@@ -486,8 +489,8 @@ async fn catches_up(store: Store, seed: u64) {
     }
     for life in consumer.lives().difference(&living) {
         // Of what was pruned before it was read the end is missing, and nothing else.
-        let consumed = consumer.log(&life.0, life.1);
-        assert!(over[life].starts_with(&consumed), "{context}: {life:?}: {consumed:?}");
+        let (consumed, stored) = (consumer.log(&life.0, life.1), &over[life]);
+        assert!(stored.starts_with(&consumed), "{context}: {life:?}\nconsumed {consumed:#?}\nof {stored:#?}");
     }
     mailbox.close(PATIENCE).await.expect("nothing waits");
     fixture.shut_down().await;
