@@ -1,7 +1,7 @@
 //! `proctor bench sink`: what a badly behaved sink costs an append, beside one that only counts.
 //!
-//! Both sides of a pair are measured in the same run, one right after the other and in turning order, each on a registry
-//! of its own with a mailbox of its own.
+//! Both sides of a pair are measured in the same run, in short turns, each on a registry of its own with a mailbox of its
+//! own.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,9 @@ use super::{Load, progress};
 
 /// Name of the sinks' threads, whose panics are not printed.
 const THREAD: &str = "bench-sink";
+
+/// In how many turns each side of a pair is measured; even.
+const TURNS: u32 = 8;
 
 #[derive(Args, Debug)]
 pub(super) struct SinkArgs {
@@ -53,7 +56,8 @@ enum Manner {
     Panics,
 }
 
-const MANNERS: [Manner; 4] = [Manner::Sleeps, Manner::Blocks, Manner::NeverReturns, Manner::Panics];
+/// The first one is the counting sink beside itself: how far a ratio strays without a cause.
+const MANNERS: [Manner; 5] = [Manner::Counts, Manner::Sleeps, Manner::Blocks, Manner::NeverReturns, Manner::Panics];
 
 /// One line of the result. All figures are medians over the pairs; the ratio is the median of the ratios of one pair.
 #[derive(Debug, Clone, Serialize)]
@@ -120,16 +124,21 @@ async fn measure_pairs(manner: Manner, load: Load, directory: &Path, args: &Sink
     let mut pairs = Vec::new();
     for round in 1..=usize::from(args.rounds) {
         progress(load, round, usize::from(args.rounds));
-        pairs.push(if round % 2 == 0 {
-            let first = counting.registry.run(load.callers, slice).await?;
-            (first, measured.registry.run(load.callers, slice).await?)
-        } else {
-            let first = measured.registry.run(load.callers, slice).await?;
-            (counting.registry.run(load.callers, slice).await?, first)
-        });
+        pairs.push(measure_pair(&counting, &measured, load, slice).await?);
     }
     let (counting, measured) = (counting.close().await, measured.close().await);
     Ok(row(manner, load, &pairs, &counting, &measured))
+}
+
+/// A pair in many short turns, A B B A: what disturbs the disk for a second disturbs both sides.
+async fn measure_pair(counting: &Side, measured: &Side, load: Load, slice: Duration) -> anyhow::Result<(Slice, Slice)> {
+    let (mut of_counting, mut of_measured) = (Vec::new(), Vec::new());
+    for turn in 0..2 * TURNS {
+        let (side, slices) =
+            if turn.div_ceil(2) % 2 == 0 { (counting, &mut of_counting) } else { (measured, &mut of_measured) };
+        slices.push(side.registry.run(load.callers, slice / TURNS).await?);
+    }
+    Ok((Slice::joined(of_counting), Slice::joined(of_measured)))
 }
 
 /// A registry with a sink.
