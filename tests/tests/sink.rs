@@ -544,6 +544,24 @@ async fn reads_that_fail_are_tried_again_and_put_off_without_losing_the_place() 
 }
 
 #[tokio::test]
+async fn a_gap_over_which_the_consumer_panicked_is_filled_at_the_next_delivery_of_any_process() {
+    let fixture = Fixture::open(Store::Memory).await;
+    let (a, b) = (fixture.registered("a").await, fixture.registered("b").await);
+    fixture.append(&a, 1).await;
+    fixture.append(&b, 1).await;
+    let consumer = TestConsumer::new(1_000);
+    let catch_up = Arc::new(CatchUp::new(Arc::clone(&consumer), fixture.port()));
+    consumer.panics.store(1, Ordering::SeqCst);
+    let missed = MissedEvents::Of { process_id: a.clone(), from: Sequence(1), to: Sequence(1) };
+    let told = Arc::clone(&catch_up);
+    tokio::spawn(async move { told.missed(&missed).await }).await.expect_err("the consumer panics");
+    let before = consumer.log(&a, 1).len();
+    fixture.append(&a, 2).await;
+    catch_up.emit(&fixture.events(&b).await[0]).await;
+    assert_eq!(consumer.log(&a, 1), fixture.events(&a).await, "it had {before} when it panicked");
+}
+
+#[tokio::test]
 async fn events_that_go_on_from_the_last_ones_cost_no_read() {
     let log = MemoryLog::new("test store");
     let fixture = Fixture::over(Arc::new(log.clone()), None).await;
