@@ -11,6 +11,7 @@ mod commit_stamps;
 mod measure;
 mod plain_file;
 mod registry_row;
+mod sink_rows;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -39,6 +40,8 @@ enum Subject {
     Append(AppendArgs),
     /// From a commit to whoever waits for it, beside a bare fan-out of as many channels
     Await(await_rows::AwaitArgs),
+    /// Appends per second beside sinks that sleep, block, never return or panic, each in pairs with one that only counts
+    Sink(sink_rows::SinkArgs),
 }
 
 /// Where to measure, and how to print it.
@@ -109,6 +112,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
     let measured = match args.subject {
         Subject::Append(args) => append(args).await,
         Subject::Await(args) => awaiting(args).await,
+        Subject::Sink(args) => sinks(args).await,
     };
     measured.map_err(|error| Failure::new(FailureKind::Io, format!("{error:#}")))?;
     Ok(ExitCode::SUCCESS)
@@ -127,6 +131,12 @@ async fn awaiting(args: await_rows::AwaitArgs) -> anyhow::Result<()> {
     let place = Place::of(&args.output)?;
     let rows = await_rows::measure(place.directory(), &args).await?;
     args.output.print(&rows, await_rows::table)
+}
+
+async fn sinks(args: sink_rows::SinkArgs) -> anyhow::Result<()> {
+    let place = Place::of(&args.output)?;
+    let rows = sink_rows::measure(place.directory(), &args).await?;
+    args.output.print(&rows, sink_rows::table)
 }
 
 /// The directory to be measured.

@@ -15,6 +15,14 @@ pub(super) struct Slice {
 }
 
 impl Slice {
+    /// Slices of the same row as one.
+    pub(super) fn joined(slices: Vec<Self>) -> Self {
+        let (wall, cpu) = (slices.iter().map(|slice| slice.wall).sum(), slices.iter().map(|slice| slice.cpu).sum());
+        let mut ack_us: Vec<u32> = slices.into_iter().flat_map(|slice| slice.ack_us).collect();
+        ack_us.sort_unstable();
+        Self { ack_us, wall, cpu }
+    }
+
     pub(super) fn appends_per_s(&self) -> f64 {
         self.ack_us.len() as f64 / self.wall.as_secs_f64()
     }

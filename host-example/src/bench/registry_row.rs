@@ -33,6 +33,10 @@ impl RegistryRow {
         Ok(Self { registry, processes: ids })
     }
 
+    pub(super) const fn registry(&self) -> &ActorRegistry {
+        &self.registry
+    }
+
     pub(super) async fn run(&self, callers: usize, duration: Duration) -> anyhow::Result<Slice> {
         let caller = |number: usize| {
             let registry = self.registry.clone();
