@@ -417,7 +417,8 @@ async fn round(seed: u64, way: Way) -> Totals {
     let striker = tokio::spawn(Arc::clone(&world).strike());
     let drivers: Vec<_> = (0..DRIVERS).map(|driver| tokio::spawn(Arc::clone(&world).drive(driver))).collect();
     for driver in drivers {
-        driver.await.expect("no panic");
+        let driven = tokio::time::timeout(BOUND, driver).await;
+        driven.unwrap_or_else(|_| panic!("seed {seed}: a command hangs")).expect("no panic");
     }
     world.all_ended.store(true, Ordering::Relaxed);
     striker.await.expect("no panic");
