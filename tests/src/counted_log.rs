@@ -17,24 +17,40 @@ use registry_actor::port::{
 pub struct CountedLog {
     log: Arc<dyn ProcessLog>,
     reads: AtomicU64,
+    over: AtomicU64,
+}
+
+/// A read that is under way, until it is answered or given up.
+struct Reading<'log>(&'log CountedLog);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.over.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 impl CountedLog {
     /// Counts from 0.
     #[must_use]
     pub const fn new(log: Arc<dyn ProcessLog>) -> Self {
-        Self { log, reads: AtomicU64::new(0) }
+        Self { log, reads: AtomicU64::new(0), over: AtomicU64::new(0) }
     }
 
-    /// How many reads there were.
+    /// How many reads have begun.
     #[must_use]
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::SeqCst)
     }
 
-    fn read(&self) -> &dyn ProcessLog {
+    /// How many of them were answered or given up.
+    #[must_use]
+    pub fn reads_over(&self) -> u64 {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    fn begin(&self) -> Reading<'_> {
         self.reads.fetch_add(1, Ordering::SeqCst);
-        &*self.log
+        Reading(self)
     }
 }
 
@@ -49,11 +65,13 @@ impl ProcessLog for CountedLog {
     }
 
     async fn load(&self, process_id: &ProcessId, operation_tail: u32) -> Result<Option<StoredProcess>, LogError> {
-        self.read().load(process_id, operation_tail).await
+        let _reading = self.begin();
+        self.log.load(process_id, operation_tail).await
     }
 
     async fn holds(&self, process_id: &ProcessId, expected: Precondition) -> Result<bool, LogError> {
-        self.read().holds(process_id, expected).await
+        let _reading = self.begin();
+        self.log.holds(process_id, expected).await
     }
 
     async fn find_replays(
@@ -61,7 +79,8 @@ impl ProcessLog for CountedLog {
         process_id: &ProcessId,
         keys: Vec<ReplayKey>,
     ) -> Result<Vec<(ReplayKey, Option<Arc<ProcessEvent>>)>, LogError> {
-        self.read().find_replays(process_id, keys).await
+        let _reading = self.begin();
+        self.log.find_replays(process_id, keys).await
     }
 
     async fn execute_across(
@@ -77,11 +96,13 @@ impl ProcessLog for CountedLog {
     }
 
     async fn query(&self, query: Query) -> Result<Answer, LogError> {
-        self.read().query(query).await
+        let _reading = self.begin();
+        self.log.query(query).await
     }
 
     async fn feed(&self, after: Position, limit: u32) -> Result<FeedPage, LogError> {
-        self.read().feed(after, limit).await
+        let _reading = self.begin();
+        self.log.feed(after, limit).await
     }
 
     fn follow(&self, follower: Weak<dyn CommitFollower>) -> Position {
@@ -89,11 +110,13 @@ impl ProcessLog for CountedLog {
     }
 
     async fn verify(&self, process_id: &ProcessId) -> Result<ProcessVerification, LogError> {
-        self.read().verify(process_id).await
+        let _reading = self.begin();
+        self.log.verify(process_id).await
     }
 
     async fn process_ids(&self, after: Option<ProcessId>, limit: u32) -> Result<Vec<ProcessId>, LogError> {
-        self.read().process_ids(after, limit).await
+        let _reading = self.begin();
+        self.log.process_ids(after, limit).await
     }
 
     async fn close(&self) {

@@ -108,16 +108,13 @@ impl Scene {
 
     /// Until all are parked and have read: as often as it takes to know that what they wait for is not there.
     async fn parked(&self, reads: usize) {
-        let all = async {
-            while self.source.parked_waits() < self.ids.len() || self.log.reads() < reads as u64 {
-                tokio::task::yield_now().await;
-            }
-            // The last answers are on their way.
-            for _ in 0..1_000 {
-                tokio::task::yield_now().await;
-            }
-        };
-        all.await;
+        while self.source.parked_waits() < self.ids.len() || self.log.reads_over() < reads as u64 {
+            tokio::task::yield_now().await;
+        }
+        // The last answers are on their way.
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Bytes of one parked waiter, its future apart, which is allocated before.
