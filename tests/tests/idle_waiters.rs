@@ -14,8 +14,8 @@ use registry_actor::actor::{ActorRegistry, RegistryOptions};
 use registry_actor::domain::{ProcessAwaitOutput, ProcessId, Sequence};
 use registry_actor::log::{MemoryLog, SqliteLog, SqliteOptions};
 use registry_actor::port::{ChangeSource, ProcessLog, ProcessRegistry, ProcessRegistryExt, WaitError};
+use registry_tests::CountedLog;
 use registry_tests::example_process::{note, process_id, registration};
-use registry_tests::{CountedLog, ManualClock};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -46,7 +46,6 @@ type Waiter = JoinHandle<Result<WaitAnswer, WaitError>>;
 
 struct Scene {
     log: Arc<CountedLog>,
-    clock: Arc<ManualClock>,
     registry: ActorRegistry,
     source: ChangeSource,
     ids: Vec<ProcessId>,
@@ -55,14 +54,13 @@ struct Scene {
 impl Scene {
     async fn new(log: Arc<dyn ProcessLog>, processes: usize) -> Self {
         let log = Arc::new(CountedLog::new(log));
-        let clock = Arc::new(ManualClock::default());
         let mut options = RegistryOptions::default();
-        options.clock = Arc::clone(&clock) as _;
+        options.passivate_after = Duration::from_secs(1);
         options.sweep_interval = Duration::from_millis(100);
         let registry = ActorRegistry::start(Arc::clone(&log) as _, options).await.expect("the registry starts");
         let source = registry.change_source().expect("the registry tells");
         let ids = (0..processes).map(|number| process_id(&format!("idle-process-{number:07}"))).collect();
-        let scene = Self { log, clock, registry, source, ids };
+        let scene = Self { log, registry, source, ids };
         scene
             .each(&scene.ids, |registry, id| async move {
                 registry.register_process(registration(&id)).await.expect("a fresh id registers");
@@ -87,8 +85,6 @@ impl Scene {
 
     /// Lets all actors come to rest.
     async fn passivate(&self) {
-        self.clock
-            .advance_ms(u64::try_from(RegistryOptions::default().passivate_after.as_millis()).expect("short") + 1);
         let all_rest = async {
             while self.registry.live_actors() > 0 {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -200,7 +196,8 @@ impl Scene {
         }
         assert_eq!(self.source.parked_waits(), 0);
         self.passivate().await;
-        println!("{waiters} waiters after all ended: {:.1} B each", per_waiter(live_bytes() - nobody, waiters));
+        let left = per_waiter(live_bytes() - nobody, waiters);
+        println!("{waiters} waiters after all ended: {left:.1} B each, with what the log keeps of new events");
         self.registry.shut_down(Duration::from_secs(60)).await;
     }
 }
