@@ -4,6 +4,7 @@
 //! A suite is a list of claims about a port. A backend is one line: [`log_conformance!`] for logs,
 //! [`registry_conformance!`] for registries.
 
+mod counted_log;
 pub mod crash_writer;
 pub mod direct_registry;
 pub mod example_process;
@@ -19,6 +20,7 @@ pub mod registry_backend;
 pub mod registry_conformance;
 pub mod watching_conformance;
 
+pub use counted_log::CountedLog;
 pub use fault_script::{Fault, FaultScript};
 pub use manual_clock::ManualClock;
 

@@ -1,8 +1,9 @@
 //! Who hears of commits. A notification is a hint, the log is the truth: nobody may rely on hearing of each one.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Weak};
 
+use super::sync::{PoisonError, RwLock};
 use super::wait::ProcessWait;
 use super::wait_table::{ParkedWait, WaitTable};
 use crate::domain::{ProcessEvent, ProcessId, ProcessRecord, SessionScope, Tombstone};
