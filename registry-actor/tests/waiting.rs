@@ -368,13 +368,16 @@ impl Waiting {
     }
 }
 
+/// What happens while a read is under way.
+type During = Box<dyn FnOnce(&ChangeSource) + Send>;
+
 /// A registry that answers reads from a script, at once.
 struct Scripted {
     source: ChangeSource,
     answers: Mutex<VecDeque<Answer>>,
     failures: AtomicUsize,
     parked_at_read: Mutex<Vec<usize>>,
-    during: Mutex<Option<Box<dyn FnOnce(&ChangeSource) + Send>>>,
+    during: Mutex<Option<During>>,
 }
 
 impl Scripted {
