@@ -37,7 +37,7 @@ pub fn watch_process_registry(inner: Arc<dyn ProcessRegistry>) -> (Arc<dyn Proce
 ///   outcome. Leases, grants, the deletion of a session and a prune never tick.
 /// - The sink is told after the tick, on the caller's way: a slow one makes slow appends, and one that panics takes the
 ///   caller with it. What it may not have been told of because a call ended early is [`MissedEvents::Unknown`] to it,
-///   before the next event. It is not told of prunes. Of appends to one process at the same time it may be told in
+///   before the next event; if such a call is carried out only after that, nothing tells of it. It is not told of prunes. Of appends to one process at the same time it may be told in
 ///   another order than that of their sequences, because the registry beneath answers them in any order.
 ///
 /// Watch a registry once and share what is returned. If a wrapped registry is watched again, the inner hub ticks for both

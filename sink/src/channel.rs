@@ -62,7 +62,6 @@ pub enum SinkItem {
 impl ChannelSink {
     /// Hears the commits of a source from now on, for as long as the near end lives.
     pub fn attach(&self, source: &ChangeSource) {
-        self.near.listener.begin_source();
         source.attach(&self.listener());
     }
 

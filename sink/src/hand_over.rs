@@ -46,7 +46,8 @@ pub(crate) struct HandOver {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Door {
     Open,
-    /// No more events come in; what waits goes out.
+    /// No more events come in, and none of them is owed as a gap, or a busy source would keep it from ever being drained;
+    /// what waits goes out.
     Closed,
     /// It was closed, and everything went out.
     Drained,
@@ -138,7 +139,9 @@ impl HandOver {
             self.push(Queued::Event(event));
         } else {
             self.report.dropped += 1;
-            self.leave_out(&event);
+            if self.door == Door::Open {
+                self.leave_out(&event);
+            }
         }
     }
 
@@ -150,15 +153,15 @@ impl HandOver {
                 self.open.remove(&tombstone.process_id);
                 self.push(Queued::Pruned(tombstone));
             }
-            Door::Open | Door::Closed => self.resync(),
-            Door::Drained | Door::GivenUp => {}
+            Door::Open => self.resync(),
+            Door::Closed | Door::Drained | Door::GivenUp => {}
         }
     }
 
     /// Remembers a gap that was told to whoever hands over.
     pub(crate) fn miss(&mut self, missed: &MissedEvents) {
         let MissedEvents::Of { process_id, .. } = missed else { return self.resync() };
-        if self.all_owed || self.is_ended() {
+        if self.all_owed || self.door != Door::Open {
             return;
         }
         if self.owed.len() >= self.gap_limit {
@@ -170,7 +173,7 @@ impl HandOver {
 
     /// Remembers that nobody knows what was left out.
     pub(crate) fn resync(&mut self) {
-        if self.all_owed || self.is_ended() {
+        if self.all_owed || self.door != Door::Open {
             return;
         }
         if self.owed.len() >= self.gap_limit {
@@ -181,7 +184,7 @@ impl HandOver {
         }
     }
 
-    /// Takes no more events in. What waits still goes out.
+    /// Takes no more events in, and tells of none that come. What waits still goes out.
     pub(crate) fn close(&mut self) {
         if self.door == Door::Open {
             self.door = Door::Closed;
@@ -323,7 +326,7 @@ impl HandOver {
     }
 
     fn leave_out(&mut self, event: &ProcessEvent) {
-        if self.all_owed || self.is_ended() {
+        if self.all_owed {
             return;
         }
         if let Some(number) = self.open.get(&event.process_id)

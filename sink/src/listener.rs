@@ -1,7 +1,7 @@
 //! The end of a line that hears a registry's commits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use registry_actor::domain::{ProcessEvent, Sequence, Tombstone};
 use registry_actor::port::{CommitListener, CommittedBatch, is_emitted};
@@ -32,25 +32,30 @@ impl SinkEvents {
 pub(crate) struct SinkListener {
     line: Arc<Line>,
     events: SinkEvents,
-    source_ended: AtomicBool,
+    /// How many sources it was attached to.
+    begun: AtomicUsize,
+    /// How many of them have ended.
+    ended: AtomicUsize,
 }
 
 impl SinkListener {
     pub(crate) fn new(line: Arc<Line>, events: SinkEvents) -> Arc<Self> {
-        Arc::new(Self { line, events, source_ended: AtomicBool::new(false) })
+        Arc::new(Self { line, events, begun: AtomicUsize::new(0), ended: AtomicUsize::new(0) })
     }
 
+    /// Whether it was attached to a source, and every source that it was attached to has ended.
     pub(crate) fn source_has_ended(&self) -> bool {
-        self.source_ended.load(Ordering::SeqCst)
-    }
-
-    /// Another source is attached.
-    pub(crate) fn begin_source(&self) {
-        self.source_ended.store(false, Ordering::SeqCst);
+        // The ended ones first: one that begins and ends between the two looks then counts as begun only.
+        let ended = self.ended.load(Ordering::SeqCst);
+        ended > 0 && ended >= self.begun.load(Ordering::SeqCst)
     }
 }
 
 impl CommitListener for SinkListener {
+    fn attached(&self) {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+    }
+
     fn committed(&self, batches: &[CommittedBatch]) {
         let events = batches.iter().flat_map(|batch| &batch.events).filter(|event| self.events.includes(event));
         self.line.offer(events);
@@ -65,7 +70,7 @@ impl CommitListener for SinkListener {
     }
 
     fn closed(&self) {
-        self.source_ended.store(true, Ordering::SeqCst);
+        self.ended.fetch_add(1, Ordering::SeqCst);
         self.line.ring();
     }
 }

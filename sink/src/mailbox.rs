@@ -119,7 +119,6 @@ impl SinkMailbox {
     /// Hears the commits of a source from now on, for as long as the mailbox lives. Of earlier ones it knows nothing; a sink
     /// that wants them is told so by [`resync`](Self::resync).
     pub fn attach(&self, source: &ChangeSource) {
-        self.handle.listener.begin_source();
         source.attach(&self.listener());
     }
 
@@ -134,15 +133,16 @@ impl SinkMailbox {
         self.handle.line.report()
     }
 
-    /// Whether the attached source has ended, so that nothing more comes from it. The mailbox lives on: it may be attached
-    /// to another.
+    /// Whether every source that it was attached to has ended, so that nothing more comes from them. The mailbox lives on:
+    /// it may be attached to another.
     #[must_use]
     pub fn source_has_ended(&self) -> bool {
         self.handle.listener.source_has_ended()
     }
 
     /// Waits until everything that was handed over before the call was delivered, told as missed, or has failed. Needs a
-    /// tokio runtime with timers, any one, and answers at the deadline whatever the sink does.
+    /// tokio runtime with timers, any one, and answers at the deadline whatever the sink does. An append that was answered
+    /// may not have been handed over yet: callers are answered first. The end of the registry has everything handed over.
     ///
     /// Cancellation: dropping the future changes nothing.
     ///
@@ -159,7 +159,7 @@ impl SinkMailbox {
         }
     }
 
-    /// Refuses further events, lets what waits be delivered, and ends the thread. At the deadline what waits is given up, so that
+    /// Refuses further events, which are counted and no longer told as missed, lets what waits be delivered, and ends the thread. At the deadline what waits is given up, so that
     /// the thread ends as soon as the sink returns; a sink that only awaits is dropped. May be called again.
     ///
     /// Cancellation: dropping the future leaves the mailbox closed and delivering; whoever calls again waits on.

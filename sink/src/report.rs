@@ -11,7 +11,7 @@ pub struct SinkReport {
     pub offered: u64,
     /// Of these, events for which there was room.
     pub accepted: u64,
-    /// Events for which there was none, or that came after the end. They are told as missed, except after the end.
+    /// Events for which there was none, or that came after closing. They are told as missed, except after closing.
     pub dropped: u64,
     /// Events that the sink returned from.
     pub delivered: u64,

@@ -7,10 +7,11 @@ use std::time::Duration;
 use awaiter::ProcessAwaiter;
 use registry_actor::actor::{ActorRegistry, RegistryOptions};
 use registry_actor::domain::{ProcessId, Sequence};
-use registry_actor::log::MemoryLog;
+use registry_actor::log::{MemoryLog, SqliteLog, SqliteOptions};
 use registry_actor::port::{CommitListener, CommittedBatch, FaultPoint, ProcessRegistry, ProcessRegistryExt};
 use registry_tests::FaultScript;
 use registry_tests::example_process::{note, process_id, registration};
+use sink::SinkItem;
 
 /// The numbers of the notes, in log order; fails unless the log verifies.
 async fn notes(registry: &ActorRegistry, id: &ProcessId) -> Vec<u64> {
@@ -193,4 +194,35 @@ async fn a_shutdown_whose_future_is_dropped_still_ends_and_tells_waiters() {
     assert!(impatient.is_err(), "it takes more than one poll");
     let ended = tokio::time::timeout(Duration::from_secs(20), waiter).await.expect("the waiter is told");
     ended.expect("no panic").expect_err("there is no outcome");
+}
+
+/// The writer answers its callers before it tells of their group. A registry that was shut down right after an answer ended
+/// its source before that, and whoever observes never heard of the last commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_tells_of_the_last_commits_before_the_end() {
+    for round in 0..40 {
+        let directory = tempfile::tempdir().expect("a directory");
+        let log = SqliteLog::open(directory.path().join("store.db"), SqliteOptions::default()).expect("a store");
+        let registry = ActorRegistry::start(Arc::new(log), RegistryOptions::default()).await.expect("it starts");
+        let (near, mut far) = sink::channel(100);
+        near.attach(&registry.change_source().expect("it tells of its commits"));
+        let ids = ["a", "b", "c", "d"].map(process_id);
+        for id in &ids {
+            registry.register_process(registration(id)).await.expect("a registration");
+        }
+        let appends = ids.map(|id| {
+            let registry = registry.clone();
+            tokio::spawn(async move { registry.append_event(&id, note(1)).await.expect("an append") })
+        });
+        for append in appends {
+            append.await.expect("no panic");
+        }
+        registry.shut_down(Duration::from_secs(10)).await;
+        let mut told = 0;
+        while let Some(item) = far.recv().await {
+            assert!(matches!(item, SinkItem::Event(_)), "{item:?}");
+            told += 1;
+        }
+        assert_eq!(told, 4, "round {round}");
+    }
 }

@@ -24,6 +24,9 @@ use super::{Load, OutputArgs, empty_table, progress, scratch_in};
 /// Name of the sinks' threads, whose panics are not printed.
 const THREAD: &str = "bench-sink";
 
+/// So few that a queue is full from the first turn on: then it is the leaving out that is measured.
+const CAPACITY: usize = 1_024;
+
 /// In how many turns each side of a pair is measured; even.
 const TURNS: u32 = 8;
 
@@ -138,6 +141,7 @@ impl Side {
         let registry = RegistryRow::open(path, load.processes).await?;
         let mut options = MailboxOptions::default();
         options.thread_name = THREAD.to_owned();
+        options.capacity = CAPACITY;
         let mailbox = SinkMailbox::start(options, move || Arc::new(BenchSink { manner, events: AtomicU64::new(0) }))?;
         mailbox.attach(&registry.registry().change_source().context("the registry tells of its commits")?);
         Ok(Self { registry, mailbox })

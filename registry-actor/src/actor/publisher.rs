@@ -142,7 +142,9 @@ impl Actor for PublisherActor {
                 }
             }
             PublisherMessage::ShutDown => {
-                // A last group that is still on its way is not waited for: the end of the source wakes everybody.
+                // The writer answers its callers before it tells of their group: the last one may still be on its way, and
+                // whoever observes has nothing that wakes it afterwards. The feed has it.
+                publisher.catch_up().await;
                 publisher.source.close();
                 myself.stop(Some("shut down".to_owned()));
             }

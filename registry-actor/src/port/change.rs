@@ -31,6 +31,9 @@ pub struct CommittedBatch {
 ///    stale.
 /// 4. After `closed` no call follows.
 pub trait CommitListener: Send + Sync {
+    /// It was attached to a source: from now on it is called, until [`closed`](Self::closed). Called under the source's
+    /// lock: it may note it, and nothing else.
+    fn attached(&self) {}
     /// These batches are durable.
     fn committed(&self, batches: &[CommittedBatch]);
     /// These processes are gone. After a loss of continuity it may be called after commits of a next life of one of them:
@@ -76,16 +79,22 @@ impl ChangeSource {
         self.waits.len()
     }
 
-    /// Adds a listener, for as long as somebody else keeps it alive. To a source that has ended it is told so at once.
+    /// Adds a listener, for as long as somebody else keeps it alive; one that is attached already is not added again. To a
+    /// source that has ended it is told so at once.
     pub fn attach(&self, listener: &Arc<dyn CommitListener>) {
         let mut line = self.line.write().unwrap_or_else(PoisonError::into_inner);
         if line.closed {
             drop(line);
+            listener.attached();
             listener.closed();
             return;
         }
         line.listeners.retain(|known| known.strong_count() > 0);
-        line.listeners.push(Arc::downgrade(listener));
+        let listening = Arc::downgrade(listener);
+        if !line.listeners.iter().any(|known| known.ptr_eq(&listening)) {
+            listener.attached();
+            line.listeners.push(listening);
+        }
     }
 
     /// Whether both are one source.

@@ -11,7 +11,8 @@ use crate::domain::{CoreEventType, ProcessEvent, ProcessId, Sequence, Tombstone}
 ///
 /// # Contract
 /// 1. A sink is told after the commit. It cannot fail the write, and it cannot take it back.
-/// 2. It hears [`is_emitted`] events only, and each at most once: never a replay, and nothing again after a crash.
+/// 2. It hears [`is_emitted`] events only, unless it was installed to hear all, and each at most once: never a replay, and
+///    nothing again after a crash.
 /// 3. Events of one process come in the order of their sequences. Events may be missing: what is known to be missing is
 ///    told as [`MissedEvents`], before the next event of that process.
 /// 4. Nobody waits for an outcome here. The log has all events; a sink reconciles itself from pages of it.

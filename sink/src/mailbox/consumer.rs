@@ -51,6 +51,8 @@ impl Actor for ConsumerActor {
                         tell(&*sink, delivery, limit, post).await;
                     }
                     in_hand.delivered();
+                    // A flood of events leaves the tasks that the sink spawned their turn.
+                    tokio::task::consume_budget().await;
                 }
                 myself.stop(None);
             }

@@ -292,3 +292,66 @@ async fn a_source_is_heard_as_long_as_the_mailbox_lives() {
     drop(clone);
     assert_eq!(next.listeners().len(), before);
 }
+
+/// Told twice if it was attached through two doors, and ended for ever once a first source had ended.
+#[tokio::test]
+async fn a_source_is_heard_once_and_the_end_of_one_source_is_not_that_of_another() {
+    let (mailbox, _listening) = start(|_| {}, || Manner::Returns);
+    let (first, second) = (ChangeSource::default(), ChangeSource::default());
+    let before = first.listeners().len();
+    mailbox.attach(&first);
+    mailbox.attach(&first);
+    first.attach(&mailbox.commit_listener().expect("it hears sources"));
+    assert_eq!(first.listeners().len(), before + 1);
+    mailbox.attach(&second);
+    first.close();
+    assert!(!mailbox.source_has_ended());
+    second.close();
+    assert!(mailbox.source_has_ended());
+    let third = ChangeSource::default();
+    third.attach(&mailbox.commit_listener().expect("it hears sources"));
+    assert!(!mailbox.source_has_ended());
+}
+
+/// A sink that only queues, beside a task that writes: the task never ran while events came.
+#[tokio::test]
+async fn tasks_of_a_sink_have_their_turn_in_a_flood() {
+    struct Spawning {
+        turns: Arc<AtomicUsize>,
+        seen: AtomicUsize,
+        say: mpsc::Sender<usize>,
+    }
+    #[async_trait]
+    impl ProcessEventSink for Spawning {
+        async fn emit(&self, _: &Arc<ProcessEvent>) {
+            let seen = self.seen.fetch_add(1, Ordering::SeqCst) + 1;
+            if seen == 1 {
+                let turns = Arc::clone(&self.turns);
+                tokio::spawn(async move {
+                    loop {
+                        turns.fetch_add(1, Ordering::SeqCst);
+                        tokio::task::yield_now().await;
+                    }
+                });
+            }
+            if seen == FLOOD {
+                // A test that has failed no longer listens.
+                let _ = self.say.send(self.turns.load(Ordering::SeqCst));
+            }
+        }
+    }
+    const FLOOD: usize = 10_000;
+    let (say, said) = mpsc::channel();
+    let sink = Spawning { turns: Arc::default(), seen: AtomicUsize::new(0), say };
+    let mailbox = mailbox(Arc::new(sink)).expect("a thread");
+    let events: Vec<_> = (1..=FLOOD as u64).map(|sequence| event("a", sequence)).collect();
+    mailbox.emit_batch(&events).await;
+    assert!(said.recv_timeout(PATIENCE).expect("all are delivered") > 0);
+}
+
+#[test]
+fn a_thread_that_cannot_be_started_is_an_error() {
+    let options = MailboxOptions { thread_name: "a\0b".to_owned(), ..MailboxOptions::default() };
+    let started = SinkMailbox::start(options, || panic!("nothing is started"));
+    assert!(matches!(started, Err(MailboxError::Thread(_))));
+}

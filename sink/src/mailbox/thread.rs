@@ -1,8 +1,8 @@
 //! The thread of a sink and its runtime.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use ractor::Actor;
@@ -53,20 +53,34 @@ impl SinkThread {
         restart: SinkRestart,
         factory: Factory,
     ) -> Result<(Self, JoinHandle<()>), StartFailure> {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartFailure::Runtime)?;
+        if name.contains('\0') {
+            let reason = "the name of a thread may not contain a zero byte";
+            return Err(StartFailure::Thread(io::Error::new(io::ErrorKind::InvalidInput, reason)));
+        }
         let (sender, ended) = watch::channel(false);
         let last_word = LastWord { line: Arc::clone(&line), ended: sender };
         let let_go = Arc::new(AtomicBool::new(false));
         let post = Post { line, factory, restart, failures: AtomicU32::new(0), let_go: Arc::clone(&let_go) };
+        let (say, made) = mpsc::sync_channel(1);
         let run = move || {
             let _last_word = last_word;
+            // Made here: a runtime must not be dropped where others await, as it would be if this thread did not start.
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(say.send(Err(error))),
+            };
+            // Whoever starts it waits for this.
+            drop(say.send(Ok(())));
             runtime.block_on(deliver(Arc::new(post)));
             // What the sink left running on threads of its own is not waited for.
             runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new().name(name).spawn(run).map_err(StartFailure::Thread)?;
-        Ok((Self { ended, let_go }, thread))
+        match made.recv() {
+            Ok(Ok(())) => Ok((Self { ended, let_go }, thread)),
+            Ok(Err(error)) => Err(StartFailure::Runtime(error)),
+            Err(_) => Err(StartFailure::Runtime(io::Error::other("the thread of the sink ended at once"))),
+        }
     }
 
     /// Waits for the end of the thread. May be dropped at any time.
