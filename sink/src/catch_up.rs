@@ -62,7 +62,12 @@ pub trait ProcessConsumer: Send + Sync {
 /// - A read that fails is tried again for about two seconds, and then put off until the next delivery after another second; live
 ///   events of that process wait with it. Nothing is delivered meanwhile, and what does not fit into the mailbox is
 ///   read from the log later. A process whose stored events are damaged stays put off, and keeps no other from going on.
-/// - A consumer that panics while a gap is filled is given the rest of it at the next delivery.
+/// - A consumer that panics while a gap is filled is given the rest of it at the next delivery; if it panics again, at the
+///   first delivery after another second, and so on. The delivery at whose end it panics counts as failed, though its own
+///   events were consumed. Processes over which it panics take turns, and keep no other from going on.
+/// - Only a delivery, of whatever process, tries again what was put off: when the registry falls silent, nothing does until
+///   [`SinkMailbox::resync`] or the next commit. [`SinkMailbox::flush`] and [`SinkMailbox::close`] do not wait for it.
+/// - A process that is appended to faster than its events are consumed, while it is read from the log, holds up the others.
 /// - It holds a cursor for each process it has seen an event of, until the process is pruned.
 /// - Of an id that lives again every delivery is read from the log: live events do not say of which life they are.
 /// - A walk reads at least one page of each process.
@@ -225,8 +230,14 @@ impl<C: ProcessConsumer> CatchUp<C> {
                     failures = 0;
                     for record in &page.records {
                         place.mark(record.id(), &walk);
-                        if self.read_life(place, Arc::clone(record)).await.is_err() {
-                            self.catch_up(place, record.id()).await;
+                        if place.is_behind(record.id()) {
+                            continue;
+                        }
+                        // Remembered first, so that the walk gets past a process over which the consumer panics.
+                        place.falls_behind(record.id());
+                        match self.read_life(place, Arc::clone(record)).await {
+                            Ok(()) => place.is_read(record.id()),
+                            Err(_) => self.catch_up(place, record.id()).await,
                         }
                     }
                     match page.records.last() {
@@ -247,18 +258,21 @@ impl<C: ProcessConsumer> CatchUp<C> {
         }
     }
 
-    /// Tries again what was put off, once its time has come.
+    /// Tries again what was put off, once its time has come. The next time is set first: if the consumer panics, the delivery at
+    /// whose end this is fails, and the ones after it must not fail too.
     async fn retry(&self, place: &mut Place) {
         if !place.is_due(Instant::now()) {
             return;
         }
+        place.put_off(Instant::now() + READ_DELAYS.longest_delay);
         self.walk(place).await;
-        for process_id in place.behind() {
-            match self.read(place, &process_id).await {
-                Ok(()) => place.is_read(&process_id),
-                Err(_) => place.put_off(Instant::now() + READ_DELAYS.longest_delay),
+        for _ in 0..place.count_behind() {
+            let Some(process_id) = place.take_turn() else { break };
+            if self.read(place, &process_id).await.is_ok() {
+                place.is_read(&process_id);
             }
         }
+        place.put_off_no_longer();
     }
 }
 

@@ -389,6 +389,8 @@ struct TestConsumer {
     permits: Semaphore,
     /// Panics at so many of the next calls, in turn before and after it has stored.
     panics: AtomicU64,
+    /// Panics over every event of these processes.
+    poison: Mutex<BTreeSet<ProcessId>>,
     asked: AtomicU64,
 }
 
@@ -398,12 +400,17 @@ impl TestConsumer {
             stored: Mutex::default(),
             permits: Semaphore::new(permits),
             panics: AtomicU64::new(0),
+            poison: Mutex::default(),
             asked: AtomicU64::new(0),
         })
     }
 
     fn log(&self, id: &ProcessId, generation: u32) -> Vec<Arc<ProcessEvent>> {
         self.stored.lock().expect("no panic inside").get(&(id.clone(), generation)).cloned().unwrap_or_default()
+    }
+
+    fn poison(&self, ids: &[&ProcessId]) {
+        *self.poison.lock().expect("no panic inside") = ids.iter().copied().cloned().collect();
     }
 
     fn lives(&self) -> BTreeSet<(ProcessId, u32)> {
@@ -420,6 +427,8 @@ impl ProcessConsumer for TestConsumer {
 
     async fn consume(&self, generation: u32, events: &[Arc<ProcessEvent>]) {
         self.permits.acquire().await.expect("never closed").forget();
+        let is_poison = self.poison.lock().expect("no panic inside").contains(&events[0].process_id);
+        assert!(!is_poison, "as the test wants");
         let panic = self.panics.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         assert!(!panic.is_ok_and(|left| left % 2 == 0), "as the test wants");
         {
@@ -451,6 +460,7 @@ async fn catches_up(store: Store, seed: u64) {
     settings.gaps = 1 + usize::try_from(random.below(6)).expect("small");
     let mailbox = CatchUp::in_mailbox(Arc::clone(&consumer), fixture.port(), settings).expect("the thread starts");
     let mut told_after_all = fixture.told_after_all();
+    let panics = seed % 2 == 0;
     let mut over = Lives::new();
     for step in 0..150 {
         let id = ids[usize::try_from(random.below(5)).expect("small")].clone();
@@ -466,17 +476,21 @@ async fn catches_up(store: Store, seed: u64) {
             }
             2 => drop(fixture.registry.clear_process_wait(&id).await.expect("no wait")),
             3 => fixture.kill_publisher(&id),
-            4 => drop(consumer.panics.fetch_add(1, Ordering::SeqCst)),
+            4 if panics => drop(consumer.panics.fetch_add(1, Ordering::SeqCst)),
             5..8 => consumer.permits.add_permits(usize::try_from(random.below(6)).expect("small")),
             _ => drop(fixture.append(&id, step).await),
         }
     }
-    // What the consumer panics over is taken up again at the next delivery, of which this is the last one.
     consumer.panics.store(0, Ordering::SeqCst);
     told_after_all.everything(&fixture, "end").await;
     consumer.permits.add_permits(1_000_000);
     let report = mailbox.flush(PATIENCE).await.unwrap_or_else(|left| panic!("{context}: {left}"));
     check(&report);
+    if panics {
+        // What the consumer panicked over twice is taken up again a second later. The next mailbox does not wait for that.
+        let next = CatchUp::in_mailbox(Arc::clone(&consumer), fixture.port(), options(1)).expect("the thread starts");
+        next.close(PATIENCE).await.unwrap_or_else(|left| panic!("{context}: {left}"));
+    }
     ids.push(process_id("end"));
     let mut living = BTreeSet::new();
     for id in &ids {
@@ -607,4 +621,70 @@ async fn a_mailbox_outlives_its_registry_and_hears_of_the_next_one() {
     told_after_all.of(&id, 1).await;
     mailbox.flush(PATIENCE).await.expect("delivered");
     assert!(told.load(Ordering::SeqCst));
+}
+
+/// Whether a delivery fails, as the supervisor of a mailbox sees it.
+async fn fails(catch_up: &Arc<CatchUp<TestConsumer>>, event: &Arc<ProcessEvent>) -> bool {
+    let (catch_up, event) = (Arc::clone(catch_up), Arc::clone(event));
+    tokio::spawn(async move { catch_up.emit(&event).await }).await.is_err()
+}
+
+/// A consumer cannot digest the events of two processes. The deliveries of all others succeed, but one each second, at whose
+/// end one of the two, in turn, is tried again; and when one of them can be digested, it does not wait for the other one.
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_always_panics_over_some_processes_consumes_the_others() {
+    let fixture = Fixture::open(Store::Memory).await;
+    let (x, y, b) = (fixture.registered("x").await, fixture.registered("y").await, fixture.registered("b").await);
+    for id in [&x, &y] {
+        fixture.append(id, 1).await;
+    }
+    for number in 1..=20 {
+        fixture.append(&b, number).await;
+    }
+    let of_b = fixture.events(&b).await;
+    let consumer = TestConsumer::new(1_000);
+    let catch_up = Arc::new(CatchUp::new(Arc::clone(&consumer), fixture.port()));
+    consumer.poison(&[&x, &y]);
+    for id in [&x, &y] {
+        assert!(fails(&catch_up, &fixture.events(id).await[0]).await);
+    }
+    assert!(fails(&catch_up, &of_b[0]).await, "what the consumer panicked over is tried again at once");
+    for event in &of_b[1..] {
+        assert!(!fails(&catch_up, event).await, "and then not in this second");
+    }
+    assert_eq!(consumer.log(&b, 1), of_b);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(fails(&catch_up, &of_b[19]).await);
+    assert!(!fails(&catch_up, &of_b[19]).await);
+
+    consumer.poison(&[&x]);
+    for _ in 0..2 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(fails(&catch_up, &of_b[19]).await);
+    }
+    assert_eq!(consumer.log(&y, 1), fixture.events(&y).await, "it has its turn whatever becomes of the other one");
+    consumer.poison(&[]);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(!fails(&catch_up, &of_b[19]).await);
+    assert_eq!(consumer.log(&x, 1), fixture.events(&x).await);
+}
+
+/// The first process of a walk cannot be digested. The walk fails once, and goes on past it.
+#[tokio::test(start_paused = true)]
+async fn a_walk_gets_past_a_process_over_which_the_consumer_panics() {
+    let fixture = Fixture::open(Store::Memory).await;
+    let (a, b, z) = (fixture.registered("a").await, fixture.registered("b").await, fixture.registered("z").await);
+    for id in [&a, &b, &z] {
+        fixture.append(id, 1).await;
+    }
+    let consumer = TestConsumer::new(1_000);
+    let catch_up = Arc::new(CatchUp::new(Arc::clone(&consumer), fixture.port()));
+    consumer.poison(&[&a]);
+    let walking = Arc::clone(&catch_up);
+    tokio::spawn(async move { walking.missed(&MissedEvents::Unknown).await }).await.expect_err("the consumer panics");
+    assert!(
+        fails(&catch_up, &fixture.events(&b).await[0]).await,
+        "the walk is over, and the first process tried again"
+    );
+    assert_eq!(consumer.log(&z, 1), fixture.events(&z).await);
 }

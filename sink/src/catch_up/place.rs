@@ -1,6 +1,6 @@
 //! Where a consumer is: pure bookkeeping of cursors, of what was put off, and of a walk.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use registry_actor::domain::{ProcessEvent, ProcessId, Sequence};
@@ -14,12 +14,20 @@ pub(super) const FIRST_LIFE: u32 = 1;
 pub(super) struct Place {
     cursors: HashMap<ProcessId, Cursor>,
     /// Processes that have to be read: a gap of theirs is being filled, or its filling failed.
-    behind: BTreeSet<ProcessId>,
+    behind: Behind,
     /// What failed is not tried again before this.
     not_before: Option<Instant>,
     /// A walk that is not over.
     pub(super) walk: Option<Walk>,
     walks: u64,
+}
+
+/// Processes that have to be read, in the order of their turns.
+#[derive(Debug, Default)]
+struct Behind {
+    turns: BTreeMap<u64, ProcessId>,
+    turn_of: HashMap<ProcessId, u64>,
+    last_turn: u64,
 }
 
 /// A walk over all processes.
@@ -85,16 +93,26 @@ impl Place {
     }
 
     pub(super) fn is_behind(&self, process_id: &ProcessId) -> bool {
-        self.behind.contains(process_id)
+        self.behind.turn_of.contains_key(process_id)
     }
 
-    pub(super) fn behind(&self) -> Vec<ProcessId> {
-        self.behind.iter().cloned().collect()
+    pub(super) fn count_behind(&self) -> usize {
+        self.behind.turns.len()
+    }
+
+    /// The process whose turn it is to be read. It goes to the back before it is: if the consumer panics over it, the next
+    /// turn is another one's.
+    pub(super) fn take_turn(&mut self) -> Option<ProcessId> {
+        let (_, process_id) = self.behind.turns.pop_first()?;
+        self.behind.to_the_back(process_id.clone());
+        Some(process_id)
     }
 
     /// A process has to be read. It is remembered first: a consumer that panics over it is not told of it again.
     pub(super) fn falls_behind(&mut self, process_id: &ProcessId) {
-        self.behind.insert(process_id.clone());
+        if !self.is_behind(process_id) {
+            self.behind.to_the_back(process_id.clone());
+        }
     }
 
     pub(super) fn put_off(&mut self, not_before: Instant) {
@@ -102,17 +120,25 @@ impl Place {
     }
 
     /// Whether something is to be tried again now.
-    pub(super) fn is_due(&mut self, now: Instant) -> bool {
-        if (self.walk.is_none() && self.behind.is_empty()) || self.not_before.is_some_and(|not_before| now < not_before)
-        {
-            return false;
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.is_left() && self.not_before.is_none_or(|not_before| now >= not_before)
+    }
+
+    /// If all that was put off is done, what fails next may be tried again at once.
+    pub(super) fn put_off_no_longer(&mut self) {
+        if !self.is_left() {
+            self.not_before = None;
         }
-        self.not_before = None;
-        true
+    }
+
+    fn is_left(&self) -> bool {
+        self.walk.is_some() || !self.behind.turns.is_empty()
     }
 
     pub(super) fn is_read(&mut self, process_id: &ProcessId) {
-        self.behind.remove(process_id);
+        if let Some(turn) = self.behind.turn_of.remove(process_id) {
+            self.behind.turns.remove(&turn);
+        }
     }
 
     /// Begins a walk; one that is under way begins anew.
@@ -132,6 +158,15 @@ impl Place {
     pub(super) fn end_walk(&mut self, walk: &Walk) {
         self.cursors.retain(|_, cursor| cursor.walk >= walk.number);
         self.walk = None;
+    }
+}
+
+impl Behind {
+    /// Of a process that has no turn, or has just taken it.
+    fn to_the_back(&mut self, process_id: ProcessId) {
+        self.last_turn += 1;
+        self.turns.insert(self.last_turn, process_id.clone());
+        self.turn_of.insert(process_id, self.last_turn);
     }
 }
 
