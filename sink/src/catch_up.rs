@@ -54,8 +54,10 @@ pub trait ProcessConsumer: Send + Sync {
 ///
 /// The consumer sees every event that pages return, the registration not, of every process: in spite of gaps, of
 /// repetitions, of [`MissedEvents::Unknown`] (it then walks over all processes), and of an id that was pruned and lives again.
-/// It belongs into a mailbox with [`SinkEvents::All`]; with fewer events it is right too, and reads more.
-/// [`in_mailbox`](Self::in_mailbox) puts it there.
+/// It belongs into a mailbox with [`SinkEvents::All`], and [`in_mailbox`](Self::in_mailbox) puts it there. Made by
+/// [`new`](Self::new) it is right with fewer events too, but takes live events for word that there is something to read: it
+/// reads at every delivery, and an event that it is not told of, such as the end of a process, waits for the next
+/// delivery of that process or the next walk.
 ///
 /// # Limits
 /// - What was pruned before it was read is gone.
@@ -74,6 +76,8 @@ pub trait ProcessConsumer: Send + Sync {
 pub struct CatchUp<C> {
     consumer: Arc<C>,
     registry: Arc<dyn ProcessRegistry>,
+    /// Whether what is delivered are all events, or word of those that are left out, in order.
+    hears_all: bool,
     place: Mutex<Place>,
 }
 
@@ -90,10 +94,11 @@ pub enum CatchUpError {
 }
 
 impl<C: ProcessConsumer + 'static> CatchUp<C> {
-    /// A sink for this consumer, which reads from this registry.
+    /// A sink for this consumer, which reads from this registry. As it does not know which events it will hear of, it reads all
+    /// of them, and a walk comes when it is told [`MissedEvents::Unknown`].
     #[must_use]
     pub fn new(consumer: Arc<C>, registry: Arc<dyn ProcessRegistry>) -> Self {
-        Self { consumer, registry, place: Mutex::default() }
+        Self { consumer, registry, hears_all: false, place: Mutex::default() }
     }
 
     /// Starts a mailbox with a consumer of all events of a registry: of those that are in its log already, and of those to
@@ -107,7 +112,7 @@ impl<C: ProcessConsumer + 'static> CatchUp<C> {
         options: MailboxOptions,
     ) -> Result<SinkMailbox, CatchUpError> {
         let source = registry.change_source().ok_or(CatchUpError::NoSource)?;
-        let sink: Arc<dyn ProcessEventSink> = Arc::new(Self::new(consumer, registry));
+        let sink: Arc<dyn ProcessEventSink> = Arc::new(Self { hears_all: true, ..Self::new(consumer, registry) });
         let options = MailboxOptions { events: SinkEvents::All, ..options };
         let mailbox = SinkMailbox::start(options, move || Arc::clone(&sink))?;
         // First attached, then told to read: what is committed between the two is heard.
@@ -123,11 +128,14 @@ impl<C: ProcessConsumer> CatchUp<C> {
         if place.is_behind(process_id) {
             return;
         }
-        if place.go_on(process_id, events) {
-            self.consume(place, FIRST_LIFE, events).await;
-        } else {
+        let next = if self.hears_all { place.count_next(process_id, events) } else { 0 };
+        let (next, others) = events.split_at(next);
+        if !next.is_empty() {
+            self.consume(place, FIRST_LIFE, next).await;
+        }
+        if !others.is_empty() {
             // A gap, a repetition, another life, or a process that is not known yet. The log has these events, or, if their
-            // life is over, nobody has them: reading on to its end leaves nothing in hand.
+            // life is over, nobody can tell them from another life's: reading on to its end leaves nothing in hand.
             self.catch_up(place, process_id).await;
         }
     }

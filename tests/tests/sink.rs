@@ -9,10 +9,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use registry_actor::actor::{ActorRegistry, RegistryOptions};
 use registry_actor::domain::{
-    ProcessAwaitOutput, ProcessEvent, ProcessId, ProcessSignal, ProjectionWatermark, PruneFilter, Sequence, WaitState,
+    Command, ProcessAwaitOutput, ProcessEvent, ProcessId, ProcessSignal, ProjectionWatermark, PruneFilter, Receipt,
+    RegistryCommand, RegistryReceipt, Sequence, WaitState,
 };
 use registry_actor::log::{MemoryLog, SqliteLog, SqliteOptions};
-use registry_actor::port::{MissedEvents, ProcessEventSink, ProcessLog, ProcessRegistry, ProcessRegistryExt};
+use registry_actor::port::{
+    Answer, ChangeSource, DurabilityTier, MissedEvents, ProcessEventSink, ProcessLog, ProcessRegistry,
+    ProcessRegistryExt, Query, RegistryError,
+};
 use registry_tests::ManualClock;
 use registry_tests::example_process::{note, process_id, registration};
 use registry_tests::oracle::Random;
@@ -585,14 +589,15 @@ async fn events_that_go_on_from_the_last_ones_cost_no_read() {
     }
     let events = fixture.events(&id).await;
     let consumer = TestConsumer::new(1_000);
-    let catch_up = CatchUp::new(Arc::clone(&consumer), fixture.port());
-    catch_up.emit(&events[0]).await;
+    let mailbox = ToldByHand::in_mailbox(&fixture, &consumer).await;
+    assert_eq!(consumer.log(&id, 1), events);
     for number in 6..=9 {
         fixture.append(&id, number).await;
     }
     let events = fixture.events(&id).await;
     let (reads, asked) = (log.reads(), consumer.asked.load(Ordering::SeqCst));
-    catch_up.emit_batch(&events[5..]).await;
+    mailbox.emit_batch(&events[5..]).await;
+    mailbox.flush(PATIENCE).await.expect("delivered");
     assert_eq!((log.reads(), consumer.asked.load(Ordering::SeqCst)), (reads, asked));
     assert_eq!(consumer.log(&id, 1), events);
 }
@@ -687,4 +692,88 @@ async fn a_walk_gets_past_a_process_over_which_the_consumer_panics() {
         "the walk is over, and the first process tried again"
     );
     assert_eq!(consumer.log(&z, 1), fixture.events(&z).await);
+}
+
+/// A registry whose commits are told to nobody but by the test.
+struct ToldByHand {
+    registry: ActorRegistry,
+    silent: ActorRegistry,
+}
+
+impl ToldByHand {
+    /// A mailbox with a consumer that has read what is in the log.
+    async fn in_mailbox(fixture: &Fixture, consumer: &Arc<TestConsumer>) -> SinkMailbox {
+        let registry = Self { registry: fixture.registry.clone(), silent: Fixture::open(Store::Memory).await.registry };
+        let mailbox = CatchUp::in_mailbox(Arc::clone(consumer), Arc::new(registry), options(100));
+        let mailbox = mailbox.expect("the thread starts");
+        mailbox.flush(PATIENCE).await.expect("delivered");
+        mailbox
+    }
+}
+
+#[async_trait]
+impl ProcessRegistry for ToldByHand {
+    async fn execute(&self, process_id: &ProcessId, command: Command) -> Result<Receipt, RegistryError> {
+        self.registry.execute(process_id, command).await
+    }
+
+    async fn execute_across(&self, command: RegistryCommand) -> Result<RegistryReceipt, RegistryError> {
+        self.registry.execute_across(command).await
+    }
+
+    async fn query(&self, query: Query) -> Result<Answer, RegistryError> {
+        self.registry.query(query).await
+    }
+
+    fn durability_tier(&self) -> DurabilityTier {
+        self.registry.durability_tier()
+    }
+
+    fn change_source(&self) -> Option<ChangeSource> {
+        self.silent.change_source()
+    }
+}
+
+/// A consumer has the first event of a process when it ends, is pruned, and lives again. What it is handed next, at once, are
+/// the end of the first life, which no log has any more, and the beginning of the second one: it has both.
+#[tokio::test]
+async fn of_the_events_of_two_lives_at_once_neither_the_end_nor_the_beginning_is_lost() {
+    let fixture = Fixture::open(Store::Memory).await;
+    let a = fixture.registered("a").await;
+    fixture.append(&a, 1).await;
+    let consumer = TestConsumer::new(1_000);
+    let mailbox = ToldByHand::in_mailbox(&fixture, &consumer).await;
+    assert_eq!(consumer.log(&a, 1), fixture.events(&a).await);
+
+    fixture.append(&a, 2).await;
+    let first = fixture.prune(&a).await;
+    fixture.registry.register_process(registration(&a)).await.expect("its next life");
+    fixture.append(&a, 3).await;
+    let second = fixture.events(&a).await;
+    mailbox.emit_batch(&[&first[1..], &second].concat()).await;
+    mailbox.flush(PATIENCE).await.expect("delivered");
+    assert_eq!(consumer.log(&a, 1), first);
+    assert_eq!(consumer.log(&a, 2), second);
+}
+
+/// A consumer hears of appended events only: neither of the end of the first life, nor of the wait that the second one begins
+/// with. The next event that it hears of bears the number that would go on in the first life, and is not taken for it.
+#[tokio::test]
+async fn a_consumer_that_hears_of_some_events_only_does_not_take_one_life_for_another() {
+    let fixture = Fixture::open(Store::Memory).await;
+    let a = fixture.registered("a").await;
+    let consumer = TestConsumer::new(1_000);
+    let catch_up = CatchUp::new(Arc::clone(&consumer), fixture.port());
+    fixture.append(&a, 1).await;
+    catch_up.emit(&fixture.events(&a).await[0]).await;
+    let first = fixture.prune(&a).await;
+    fixture.registry.register_process(registration(&a)).await.expect("its next life");
+    let wait = WaitState::signal(&a, &ProcessSignal::new("s").expect("a name"), 1, 1);
+    fixture.registry.set_process_wait(&a, wait).await.expect("a wait");
+    fixture.append(&a, 2).await;
+    let second = fixture.events(&a).await;
+    assert_eq!(second[1].sequence, first[0].sequence.next());
+    catch_up.emit(&second[1]).await;
+    assert_eq!(consumer.log(&a, 1), first[..1]);
+    assert_eq!(consumer.log(&a, 2), second);
 }

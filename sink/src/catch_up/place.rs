@@ -53,25 +53,24 @@ impl Place {
         self.cursors.get(process_id).filter(|cursor| cursor.generation == generation).map(|cursor| cursor.through)
     }
 
-    /// Whether these events are the next ones of the first life of a process, which is known to live.
+    /// How many of these events, from the first on, are the next ones of the first life of a process: what comes after them may
+    /// be another life's.
     ///
-    /// Live events do not say of which life they are. Before the first there is none whose events could still come. After it
+    /// This holds where all events are heard of. Live events do not say of which life they are. Before the first there is none whose events could still come. After it
     /// the next one begins at the number 1, and a cursor is never before that; if that event was left out, this was told
     /// first and the process was read, unless it is still to be read. Of a later life nothing of this is certain: the log
     /// has to be asked.
-    pub(super) fn go_on(&self, process_id: &ProcessId, events: &[Arc<ProcessEvent>]) -> bool {
-        let Some(cursor) = self.cursors.get(process_id) else { return false };
+    pub(super) fn count_next(&self, process_id: &ProcessId, events: &[Arc<ProcessEvent>]) -> usize {
+        let Some(cursor) = self.cursors.get(process_id) else { return 0 };
         if cursor.generation != FIRST_LIFE || self.walk.is_some() || self.is_behind(process_id) {
-            return false;
+            return 0;
         }
         let mut through = cursor.through;
-        for event in events {
-            if event.sequence != through.next() {
-                return false;
-            }
-            through = event.sequence;
-        }
-        true
+        let is_next = |event: &&Arc<ProcessEvent>| {
+            let before = std::mem::replace(&mut through, event.sequence);
+            event.sequence == before.next()
+        };
+        events.iter().take_while(is_next).count()
     }
 
     /// A consumer that has nothing of a process has no cursor.
