@@ -54,21 +54,30 @@ pub trait ProcessConsumer: Send + Sync {
 ///
 /// The consumer sees every event that pages return, the registration not, of every process: in spite of gaps, of
 /// repetitions, of [`MissedEvents::Unknown`] (it then walks over all processes), and of an id that was pruned and lives again.
-/// It belongs into a mailbox with [`SinkEvents::All`]; with fewer events it is right too, and reads more.
-/// [`in_mailbox`](Self::in_mailbox) puts it there.
+/// It belongs into a mailbox with [`SinkEvents::All`], and [`in_mailbox`](Self::in_mailbox) puts it there. Made by
+/// [`new`](Self::new) it is right with fewer events too, but takes live events for word that there is something to read: it
+/// reads at every delivery, and an event that it is not told of, such as the end of a process, waits for the next
+/// delivery of that process or the next walk.
 ///
 /// # Limits
 /// - What was pruned before it was read is gone.
 /// - A read that fails is tried again for about two seconds, and then put off until the next delivery after another second; live
 ///   events of that process wait with it. Nothing is delivered meanwhile, and what does not fit into the mailbox is
 ///   read from the log later. A process whose stored events are damaged stays put off, and keeps no other from going on.
-/// - A consumer that panics while a gap is filled is given the rest of it at the next delivery.
+/// - A consumer that panics while a gap is filled is given the rest of it at the next delivery; if it panics again, at the
+///   first delivery after another second, and so on. The delivery at whose end it panics counts as failed, though its own
+///   events were consumed. Processes over which it panics take turns, and keep no other from going on.
+/// - Only a delivery, of whatever process, tries again what was put off: when the registry falls silent, nothing does until
+///   [`SinkMailbox::resync`] or the next commit. [`SinkMailbox::flush`] and [`SinkMailbox::close`] do not wait for it.
+/// - A process that is appended to faster than its events are consumed, while it is read from the log, holds up the others.
 /// - It holds a cursor for each process it has seen an event of, until the process is pruned.
 /// - Of an id that lives again every delivery is read from the log: live events do not say of which life they are.
 /// - A walk reads at least one page of each process.
 pub struct CatchUp<C> {
     consumer: Arc<C>,
     registry: Arc<dyn ProcessRegistry>,
+    /// Whether what is delivered are all events, or word of those that are left out, in order.
+    hears_all: bool,
     place: Mutex<Place>,
 }
 
@@ -85,10 +94,11 @@ pub enum CatchUpError {
 }
 
 impl<C: ProcessConsumer + 'static> CatchUp<C> {
-    /// A sink for this consumer, which reads from this registry.
+    /// A sink for this consumer, which reads from this registry. As it does not know which events it will hear of, it reads all
+    /// of them, and a walk comes when it is told [`MissedEvents::Unknown`].
     #[must_use]
     pub fn new(consumer: Arc<C>, registry: Arc<dyn ProcessRegistry>) -> Self {
-        Self { consumer, registry, place: Mutex::default() }
+        Self { consumer, registry, hears_all: false, place: Mutex::default() }
     }
 
     /// Starts a mailbox with a consumer of all events of a registry: of those that are in its log already, and of those to
@@ -102,7 +112,7 @@ impl<C: ProcessConsumer + 'static> CatchUp<C> {
         options: MailboxOptions,
     ) -> Result<SinkMailbox, CatchUpError> {
         let source = registry.change_source().ok_or(CatchUpError::NoSource)?;
-        let sink: Arc<dyn ProcessEventSink> = Arc::new(Self::new(consumer, registry));
+        let sink: Arc<dyn ProcessEventSink> = Arc::new(Self { hears_all: true, ..Self::new(consumer, registry) });
         let options = MailboxOptions { events: SinkEvents::All, ..options };
         let mailbox = SinkMailbox::start(options, move || Arc::clone(&sink))?;
         // First attached, then told to read: what is committed between the two is heard.
@@ -118,11 +128,14 @@ impl<C: ProcessConsumer> CatchUp<C> {
         if place.is_behind(process_id) {
             return;
         }
-        if place.go_on(process_id, events) {
-            self.consume(place, FIRST_LIFE, events).await;
-        } else {
+        let next = if self.hears_all { place.count_next(process_id, events) } else { 0 };
+        let (next, others) = events.split_at(next);
+        if !next.is_empty() {
+            self.consume(place, FIRST_LIFE, next).await;
+        }
+        if !others.is_empty() {
             // A gap, a repetition, another life, or a process that is not known yet. The log has these events, or, if their
-            // life is over, nobody has them: reading on to its end leaves nothing in hand.
+            // life is over, nobody can tell them from another life's: reading on to its end leaves nothing in hand.
             self.catch_up(place, process_id).await;
         }
     }
@@ -225,8 +238,14 @@ impl<C: ProcessConsumer> CatchUp<C> {
                     failures = 0;
                     for record in &page.records {
                         place.mark(record.id(), &walk);
-                        if self.read_life(place, Arc::clone(record)).await.is_err() {
-                            self.catch_up(place, record.id()).await;
+                        if place.is_behind(record.id()) {
+                            continue;
+                        }
+                        // Remembered first, so that the walk gets past a process over which the consumer panics.
+                        place.falls_behind(record.id());
+                        match self.read_life(place, Arc::clone(record)).await {
+                            Ok(()) => place.is_read(record.id()),
+                            Err(_) => self.catch_up(place, record.id()).await,
                         }
                     }
                     match page.records.last() {
@@ -247,18 +266,21 @@ impl<C: ProcessConsumer> CatchUp<C> {
         }
     }
 
-    /// Tries again what was put off, once its time has come.
+    /// Tries again what was put off, once its time has come. The next time is set first: if the consumer panics, the delivery at
+    /// whose end this is fails, and the ones after it must not fail too.
     async fn retry(&self, place: &mut Place) {
         if !place.is_due(Instant::now()) {
             return;
         }
+        place.put_off(Instant::now() + READ_DELAYS.longest_delay);
         self.walk(place).await;
-        for process_id in place.behind() {
-            match self.read(place, &process_id).await {
-                Ok(()) => place.is_read(&process_id),
-                Err(_) => place.put_off(Instant::now() + READ_DELAYS.longest_delay),
+        for _ in 0..place.count_behind() {
+            let Some(process_id) = place.take_turn() else { break };
+            if self.read(place, &process_id).await.is_ok() {
+                place.is_read(&process_id);
             }
         }
+        place.put_off_no_longer();
     }
 }
 

@@ -9,10 +9,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use registry_actor::actor::{ActorRegistry, RegistryOptions};
 use registry_actor::domain::{
-    ProcessAwaitOutput, ProcessEvent, ProcessId, ProcessSignal, ProjectionWatermark, PruneFilter, Sequence, WaitState,
+    Command, ProcessAwaitOutput, ProcessEvent, ProcessId, ProcessSignal, ProjectionWatermark, PruneFilter, Receipt,
+    RegistryCommand, RegistryReceipt, Sequence, WaitState,
 };
 use registry_actor::log::{MemoryLog, SqliteLog, SqliteOptions};
-use registry_actor::port::{MissedEvents, ProcessEventSink, ProcessLog, ProcessRegistry, ProcessRegistryExt};
+use registry_actor::port::{
+    Answer, ChangeSource, DurabilityTier, MissedEvents, ProcessEventSink, ProcessLog, ProcessRegistry,
+    ProcessRegistryExt, Query, RegistryError,
+};
 use registry_tests::ManualClock;
 use registry_tests::example_process::{note, process_id, registration};
 use registry_tests::oracle::Random;
@@ -389,6 +393,8 @@ struct TestConsumer {
     permits: Semaphore,
     /// Panics at so many of the next calls, in turn before and after it has stored.
     panics: AtomicU64,
+    /// Panics over every event of these processes.
+    poison: Mutex<BTreeSet<ProcessId>>,
     asked: AtomicU64,
 }
 
@@ -398,12 +404,17 @@ impl TestConsumer {
             stored: Mutex::default(),
             permits: Semaphore::new(permits),
             panics: AtomicU64::new(0),
+            poison: Mutex::default(),
             asked: AtomicU64::new(0),
         })
     }
 
     fn log(&self, id: &ProcessId, generation: u32) -> Vec<Arc<ProcessEvent>> {
         self.stored.lock().expect("no panic inside").get(&(id.clone(), generation)).cloned().unwrap_or_default()
+    }
+
+    fn poison(&self, ids: &[&ProcessId]) {
+        *self.poison.lock().expect("no panic inside") = ids.iter().copied().cloned().collect();
     }
 
     fn lives(&self) -> BTreeSet<(ProcessId, u32)> {
@@ -420,6 +431,8 @@ impl ProcessConsumer for TestConsumer {
 
     async fn consume(&self, generation: u32, events: &[Arc<ProcessEvent>]) {
         self.permits.acquire().await.expect("never closed").forget();
+        let is_poison = self.poison.lock().expect("no panic inside").contains(&events[0].process_id);
+        assert!(!is_poison, "as the test wants");
         let panic = self.panics.try_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         assert!(!panic.is_ok_and(|left| left % 2 == 0), "as the test wants");
         {
@@ -451,6 +464,7 @@ async fn catches_up(store: Store, seed: u64) {
     settings.gaps = 1 + usize::try_from(random.below(6)).expect("small");
     let mailbox = CatchUp::in_mailbox(Arc::clone(&consumer), fixture.port(), settings).expect("the thread starts");
     let mut told_after_all = fixture.told_after_all();
+    let panics = seed % 2 == 0;
     let mut over = Lives::new();
     for step in 0..150 {
         let id = ids[usize::try_from(random.below(5)).expect("small")].clone();
@@ -466,17 +480,21 @@ async fn catches_up(store: Store, seed: u64) {
             }
             2 => drop(fixture.registry.clear_process_wait(&id).await.expect("no wait")),
             3 => fixture.kill_publisher(&id),
-            4 => drop(consumer.panics.fetch_add(1, Ordering::SeqCst)),
+            4 if panics => drop(consumer.panics.fetch_add(1, Ordering::SeqCst)),
             5..8 => consumer.permits.add_permits(usize::try_from(random.below(6)).expect("small")),
             _ => drop(fixture.append(&id, step).await),
         }
     }
-    // What the consumer panics over is taken up again at the next delivery, of which this is the last one.
     consumer.panics.store(0, Ordering::SeqCst);
     told_after_all.everything(&fixture, "end").await;
     consumer.permits.add_permits(1_000_000);
     let report = mailbox.flush(PATIENCE).await.unwrap_or_else(|left| panic!("{context}: {left}"));
     check(&report);
+    if panics {
+        // What the consumer panicked over twice is taken up again a second later. The next mailbox does not wait for that.
+        let next = CatchUp::in_mailbox(Arc::clone(&consumer), fixture.port(), options(1)).expect("the thread starts");
+        next.close(PATIENCE).await.unwrap_or_else(|left| panic!("{context}: {left}"));
+    }
     ids.push(process_id("end"));
     let mut living = BTreeSet::new();
     for id in &ids {
@@ -571,14 +589,15 @@ async fn events_that_go_on_from_the_last_ones_cost_no_read() {
     }
     let events = fixture.events(&id).await;
     let consumer = TestConsumer::new(1_000);
-    let catch_up = CatchUp::new(Arc::clone(&consumer), fixture.port());
-    catch_up.emit(&events[0]).await;
+    let mailbox = ToldByHand::in_mailbox(&fixture, &consumer).await;
+    assert_eq!(consumer.log(&id, 1), events);
     for number in 6..=9 {
         fixture.append(&id, number).await;
     }
     let events = fixture.events(&id).await;
     let (reads, asked) = (log.reads(), consumer.asked.load(Ordering::SeqCst));
-    catch_up.emit_batch(&events[5..]).await;
+    mailbox.emit_batch(&events[5..]).await;
+    mailbox.flush(PATIENCE).await.expect("delivered");
     assert_eq!((log.reads(), consumer.asked.load(Ordering::SeqCst)), (reads, asked));
     assert_eq!(consumer.log(&id, 1), events);
 }
@@ -607,4 +626,154 @@ async fn a_mailbox_outlives_its_registry_and_hears_of_the_next_one() {
     told_after_all.of(&id, 1).await;
     mailbox.flush(PATIENCE).await.expect("delivered");
     assert!(told.load(Ordering::SeqCst));
+}
+
+/// Whether a delivery fails, as the supervisor of a mailbox sees it.
+async fn fails(catch_up: &Arc<CatchUp<TestConsumer>>, event: &Arc<ProcessEvent>) -> bool {
+    let (catch_up, event) = (Arc::clone(catch_up), Arc::clone(event));
+    tokio::spawn(async move { catch_up.emit(&event).await }).await.is_err()
+}
+
+/// A consumer cannot digest the events of two processes. The deliveries of all others succeed, but one each second, at whose
+/// end one of the two, in turn, is tried again; and when one of them can be digested, it does not wait for the other one.
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_always_panics_over_some_processes_consumes_the_others() {
+    let fixture = Fixture::open(Store::Memory).await;
+    let (x, y, b) = (fixture.registered("x").await, fixture.registered("y").await, fixture.registered("b").await);
+    for id in [&x, &y] {
+        fixture.append(id, 1).await;
+    }
+    for number in 1..=20 {
+        fixture.append(&b, number).await;
+    }
+    let of_b = fixture.events(&b).await;
+    let consumer = TestConsumer::new(1_000);
+    let catch_up = Arc::new(CatchUp::new(Arc::clone(&consumer), fixture.port()));
+    consumer.poison(&[&x, &y]);
+    for id in [&x, &y] {
+        assert!(fails(&catch_up, &fixture.events(id).await[0]).await);
+    }
+    assert!(fails(&catch_up, &of_b[0]).await, "what the consumer panicked over is tried again at once");
+    for event in &of_b[1..] {
+        assert!(!fails(&catch_up, event).await, "and then not in this second");
+    }
+    assert_eq!(consumer.log(&b, 1), of_b);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(fails(&catch_up, &of_b[19]).await);
+    assert!(!fails(&catch_up, &of_b[19]).await);
+
+    consumer.poison(&[&x]);
+    for _ in 0..2 {
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(fails(&catch_up, &of_b[19]).await);
+    }
+    assert_eq!(consumer.log(&y, 1), fixture.events(&y).await, "it has its turn whatever becomes of the other one");
+    consumer.poison(&[]);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(!fails(&catch_up, &of_b[19]).await);
+    assert_eq!(consumer.log(&x, 1), fixture.events(&x).await);
+}
+
+/// The first process of a walk cannot be digested. The walk fails once, and goes on past it.
+#[tokio::test(start_paused = true)]
+async fn a_walk_gets_past_a_process_over_which_the_consumer_panics() {
+    let fixture = Fixture::open(Store::Memory).await;
+    let (a, b, z) = (fixture.registered("a").await, fixture.registered("b").await, fixture.registered("z").await);
+    for id in [&a, &b, &z] {
+        fixture.append(id, 1).await;
+    }
+    let consumer = TestConsumer::new(1_000);
+    let catch_up = Arc::new(CatchUp::new(Arc::clone(&consumer), fixture.port()));
+    consumer.poison(&[&a]);
+    let walking = Arc::clone(&catch_up);
+    tokio::spawn(async move { walking.missed(&MissedEvents::Unknown).await }).await.expect_err("the consumer panics");
+    assert!(
+        fails(&catch_up, &fixture.events(&b).await[0]).await,
+        "the walk is over, and the first process tried again"
+    );
+    assert_eq!(consumer.log(&z, 1), fixture.events(&z).await);
+}
+
+/// A registry whose commits are told to nobody but by the test.
+struct ToldByHand {
+    registry: ActorRegistry,
+    silent: ActorRegistry,
+}
+
+impl ToldByHand {
+    /// A mailbox with a consumer that has read what is in the log.
+    async fn in_mailbox(fixture: &Fixture, consumer: &Arc<TestConsumer>) -> SinkMailbox {
+        let registry = Self { registry: fixture.registry.clone(), silent: Fixture::open(Store::Memory).await.registry };
+        let mailbox = CatchUp::in_mailbox(Arc::clone(consumer), Arc::new(registry), options(100));
+        let mailbox = mailbox.expect("the thread starts");
+        mailbox.flush(PATIENCE).await.expect("delivered");
+        mailbox
+    }
+}
+
+#[async_trait]
+impl ProcessRegistry for ToldByHand {
+    async fn execute(&self, process_id: &ProcessId, command: Command) -> Result<Receipt, RegistryError> {
+        self.registry.execute(process_id, command).await
+    }
+
+    async fn execute_across(&self, command: RegistryCommand) -> Result<RegistryReceipt, RegistryError> {
+        self.registry.execute_across(command).await
+    }
+
+    async fn query(&self, query: Query) -> Result<Answer, RegistryError> {
+        self.registry.query(query).await
+    }
+
+    fn durability_tier(&self) -> DurabilityTier {
+        self.registry.durability_tier()
+    }
+
+    fn change_source(&self) -> Option<ChangeSource> {
+        self.silent.change_source()
+    }
+}
+
+/// A consumer has the first event of a process when it ends, is pruned, and lives again. What it is handed next, at once, are
+/// the end of the first life, which no log has any more, and the beginning of the second one: it has both.
+#[tokio::test]
+async fn of_the_events_of_two_lives_at_once_neither_the_end_nor_the_beginning_is_lost() {
+    let fixture = Fixture::open(Store::Memory).await;
+    let a = fixture.registered("a").await;
+    fixture.append(&a, 1).await;
+    let consumer = TestConsumer::new(1_000);
+    let mailbox = ToldByHand::in_mailbox(&fixture, &consumer).await;
+    assert_eq!(consumer.log(&a, 1), fixture.events(&a).await);
+
+    fixture.append(&a, 2).await;
+    let first = fixture.prune(&a).await;
+    fixture.registry.register_process(registration(&a)).await.expect("its next life");
+    fixture.append(&a, 3).await;
+    let second = fixture.events(&a).await;
+    mailbox.emit_batch(&[&first[1..], &second].concat()).await;
+    mailbox.flush(PATIENCE).await.expect("delivered");
+    assert_eq!(consumer.log(&a, 1), first);
+    assert_eq!(consumer.log(&a, 2), second);
+}
+
+/// A consumer hears of appended events only: neither of the end of the first life, nor of the wait that the second one begins
+/// with. The next event that it hears of bears the number that would go on in the first life, and is not taken for it.
+#[tokio::test]
+async fn a_consumer_that_hears_of_some_events_only_does_not_take_one_life_for_another() {
+    let fixture = Fixture::open(Store::Memory).await;
+    let a = fixture.registered("a").await;
+    let consumer = TestConsumer::new(1_000);
+    let catch_up = CatchUp::new(Arc::clone(&consumer), fixture.port());
+    fixture.append(&a, 1).await;
+    catch_up.emit(&fixture.events(&a).await[0]).await;
+    let first = fixture.prune(&a).await;
+    fixture.registry.register_process(registration(&a)).await.expect("its next life");
+    let wait = WaitState::signal(&a, &ProcessSignal::new("s").expect("a name"), 1, 1);
+    fixture.registry.set_process_wait(&a, wait).await.expect("a wait");
+    fixture.append(&a, 2).await;
+    let second = fixture.events(&a).await;
+    assert_eq!(second[1].sequence, first[0].sequence.next());
+    catch_up.emit(&second[1]).await;
+    assert_eq!(consumer.log(&a, 1), first[..1]);
+    assert_eq!(consumer.log(&a, 2), second);
 }

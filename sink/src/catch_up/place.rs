@@ -1,6 +1,6 @@
 //! Where a consumer is: pure bookkeeping of cursors, of what was put off, and of a walk.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use registry_actor::domain::{ProcessEvent, ProcessId, Sequence};
@@ -14,12 +14,20 @@ pub(super) const FIRST_LIFE: u32 = 1;
 pub(super) struct Place {
     cursors: HashMap<ProcessId, Cursor>,
     /// Processes that have to be read: a gap of theirs is being filled, or its filling failed.
-    behind: BTreeSet<ProcessId>,
+    behind: Behind,
     /// What failed is not tried again before this.
     not_before: Option<Instant>,
     /// A walk that is not over.
     pub(super) walk: Option<Walk>,
     walks: u64,
+}
+
+/// Processes that have to be read, in the order of their turns.
+#[derive(Debug, Default)]
+struct Behind {
+    turns: BTreeMap<u64, ProcessId>,
+    turn_of: HashMap<ProcessId, u64>,
+    last_turn: u64,
 }
 
 /// A walk over all processes.
@@ -45,25 +53,24 @@ impl Place {
         self.cursors.get(process_id).filter(|cursor| cursor.generation == generation).map(|cursor| cursor.through)
     }
 
-    /// Whether these events are the next ones of the first life of a process, which is known to live.
+    /// How many of these events, from the first on, are the next ones of the first life of a process: what comes after them may
+    /// be another life's.
     ///
-    /// Live events do not say of which life they are. Before the first there is none whose events could still come. After it
+    /// This holds where all events are heard of. Live events do not say of which life they are. Before the first there is none whose events could still come. After it
     /// the next one begins at the number 1, and a cursor is never before that; if that event was left out, this was told
     /// first and the process was read, unless it is still to be read. Of a later life nothing of this is certain: the log
     /// has to be asked.
-    pub(super) fn go_on(&self, process_id: &ProcessId, events: &[Arc<ProcessEvent>]) -> bool {
-        let Some(cursor) = self.cursors.get(process_id) else { return false };
+    pub(super) fn count_next(&self, process_id: &ProcessId, events: &[Arc<ProcessEvent>]) -> usize {
+        let Some(cursor) = self.cursors.get(process_id) else { return 0 };
         if cursor.generation != FIRST_LIFE || self.walk.is_some() || self.is_behind(process_id) {
-            return false;
+            return 0;
         }
         let mut through = cursor.through;
-        for event in events {
-            if event.sequence != through.next() {
-                return false;
-            }
-            through = event.sequence;
-        }
-        true
+        let is_next = |event: &&Arc<ProcessEvent>| {
+            let before = std::mem::replace(&mut through, event.sequence);
+            event.sequence == before.next()
+        };
+        events.iter().take_while(is_next).count()
     }
 
     /// A consumer that has nothing of a process has no cursor.
@@ -85,16 +92,26 @@ impl Place {
     }
 
     pub(super) fn is_behind(&self, process_id: &ProcessId) -> bool {
-        self.behind.contains(process_id)
+        self.behind.turn_of.contains_key(process_id)
     }
 
-    pub(super) fn behind(&self) -> Vec<ProcessId> {
-        self.behind.iter().cloned().collect()
+    pub(super) fn count_behind(&self) -> usize {
+        self.behind.turns.len()
+    }
+
+    /// The process whose turn it is to be read. It goes to the back before it is: if the consumer panics over it, the next
+    /// turn is another one's.
+    pub(super) fn take_turn(&mut self) -> Option<ProcessId> {
+        let (_, process_id) = self.behind.turns.pop_first()?;
+        self.behind.to_the_back(process_id.clone());
+        Some(process_id)
     }
 
     /// A process has to be read. It is remembered first: a consumer that panics over it is not told of it again.
     pub(super) fn falls_behind(&mut self, process_id: &ProcessId) {
-        self.behind.insert(process_id.clone());
+        if !self.is_behind(process_id) {
+            self.behind.to_the_back(process_id.clone());
+        }
     }
 
     pub(super) fn put_off(&mut self, not_before: Instant) {
@@ -102,17 +119,25 @@ impl Place {
     }
 
     /// Whether something is to be tried again now.
-    pub(super) fn is_due(&mut self, now: Instant) -> bool {
-        if (self.walk.is_none() && self.behind.is_empty()) || self.not_before.is_some_and(|not_before| now < not_before)
-        {
-            return false;
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.is_left() && self.not_before.is_none_or(|not_before| now >= not_before)
+    }
+
+    /// If all that was put off is done, what fails next may be tried again at once.
+    pub(super) fn put_off_no_longer(&mut self) {
+        if !self.is_left() {
+            self.not_before = None;
         }
-        self.not_before = None;
-        true
+    }
+
+    fn is_left(&self) -> bool {
+        self.walk.is_some() || !self.behind.turns.is_empty()
     }
 
     pub(super) fn is_read(&mut self, process_id: &ProcessId) {
-        self.behind.remove(process_id);
+        if let Some(turn) = self.behind.turn_of.remove(process_id) {
+            self.behind.turns.remove(&turn);
+        }
     }
 
     /// Begins a walk; one that is under way begins anew.
@@ -132,6 +157,15 @@ impl Place {
     pub(super) fn end_walk(&mut self, walk: &Walk) {
         self.cursors.retain(|_, cursor| cursor.walk >= walk.number);
         self.walk = None;
+    }
+}
+
+impl Behind {
+    /// Of a process that has no turn, or has just taken it.
+    fn to_the_back(&mut self, process_id: ProcessId) {
+        self.last_turn += 1;
+        self.turns.insert(self.last_turn, process_id.clone());
+        self.turn_of.insert(process_id, self.last_turn);
     }
 }
 
