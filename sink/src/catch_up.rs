@@ -68,7 +68,8 @@ pub trait ProcessConsumer: Send + Sync {
 ///   first delivery after another second, and so on. The delivery at whose end it panics counts as failed, though its own
 ///   events were consumed. Processes over which it panics take turns, and keep no other from going on.
 /// - Only a delivery, of whatever process, tries again what was put off: when the registry falls silent, nothing does until
-///   [`SinkMailbox::resync`] or the next commit. [`SinkMailbox::flush`] and [`SinkMailbox::close`] do not wait for it.
+///   the next commit, or a [`SinkMailbox::resync`] when the second is over. [`SinkMailbox::flush`] and
+///   [`SinkMailbox::close`] do not wait for it.
 /// - A process that is appended to faster than its events are consumed, while it is read from the log, holds up the others.
 /// - It holds a cursor for each process it has seen an event of, until the process is pruned.
 /// - Of an id that lives again every delivery is read from the log: live events do not say of which life they are.

@@ -464,7 +464,7 @@ async fn catches_up(store: Store, seed: u64) {
     settings.gaps = 1 + usize::try_from(random.below(6)).expect("small");
     let mailbox = CatchUp::in_mailbox(Arc::clone(&consumer), fixture.port(), settings).expect("the thread starts");
     let mut told_after_all = fixture.told_after_all();
-    let panics = seed % 2 == 0;
+    let panics = seed.is_multiple_of(2);
     let mut over = Lives::new();
     for step in 0..150 {
         let id = ids[usize::try_from(random.below(5)).expect("small")].clone();

@@ -103,14 +103,14 @@ impl Place {
     /// turn is another one's.
     pub(super) fn take_turn(&mut self) -> Option<ProcessId> {
         let (_, process_id) = self.behind.turns.pop_first()?;
-        self.behind.to_the_back(process_id.clone());
+        self.behind.push_back(process_id.clone());
         Some(process_id)
     }
 
     /// A process has to be read. It is remembered first: a consumer that panics over it is not told of it again.
     pub(super) fn falls_behind(&mut self, process_id: &ProcessId) {
         if !self.is_behind(process_id) {
-            self.behind.to_the_back(process_id.clone());
+            self.behind.push_back(process_id.clone());
         }
     }
 
@@ -162,7 +162,7 @@ impl Place {
 
 impl Behind {
     /// Of a process that has no turn, or has just taken it.
-    fn to_the_back(&mut self, process_id: ProcessId) {
+    fn push_back(&mut self, process_id: ProcessId) {
         self.last_turn += 1;
         self.turns.insert(self.last_turn, process_id.clone());
         self.turn_of.insert(process_id, self.last_turn);
