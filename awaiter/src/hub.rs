@@ -170,6 +170,28 @@ mod tests {
         assert_eq!(hub.watched_processes(), 0);
     }
 
+    /// A waker may do anything, also subscribe: it is called outside of the hub's lock.
+    #[test]
+    fn a_waker_may_subscribe() {
+        struct Subscribing(ProcessChangeHub);
+        impl std::task::Wake for Subscribing {
+            fn wake(self: Arc<Self>) {
+                drop(self.0.subscribe(&id("a")));
+            }
+        }
+        let source = ChangeSource::default();
+        let hub = ProcessChangeHub::attached_to(&source);
+        let waker = std::task::Waker::from(Arc::new(Subscribing(hub.clone())));
+        let ticks: [&dyn Fn(); 3] = [&|| hub.notify(&id("a")), &|| hub.shared.resync(), &|| source.close()];
+        for tick in ticks {
+            let mut subscription = hub.subscribe(&id("a"));
+            let mut ticked = Box::pin(subscription.ticked());
+            assert!(ticked.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+            tick();
+            assert!(ticked.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_ready());
+        }
+    }
+
     #[test]
     fn a_resync_ticks_every_entry() {
         let source = ChangeSource::default();

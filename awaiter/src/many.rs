@@ -22,7 +22,7 @@ impl ProcessAwaiter {
     /// Waits until one of the waits is answered, at most for so long; `None` waits as long as it takes. An end before an
     /// awaited event and a process that is no longer retained are answers too. All other waits are released at once.
     ///
-    /// `Ok(None)`: the deadline came first, and the log had none of them then; or there was nothing to wait for. Which of
+    /// `Ok(None)`: the deadline came first, and the log, which is read once more then, had none of them; or there was nothing to wait for. Which of
     /// several that are answered already is told is not promised. May be dropped at any time.
     ///
     /// # Errors
@@ -49,8 +49,9 @@ impl ProcessAwaiter {
             () = sleep_until(deadline(within)) => {}
         }
         drop(pending);
-        for (index, reader) in readers.iter_mut().enumerate() {
-            match self.at_the_deadline(reader).await? {
+        let mut last_reads = self.last_reads(readers.iter_mut().enumerate().collect());
+        while let Some((index, answer)) = last_reads.next().await {
+            match answer? {
                 WaitAnswer::Deadline => {}
                 answer => return Ok(Some(FirstAnswer { index, answer })),
             }
@@ -59,7 +60,8 @@ impl ProcessAwaiter {
     }
 
     /// Waits until all waits are answered, at most for so long; `None` waits as long as it takes. The answers stand in
-    /// the order of the waits; one that the log did not have at the deadline is [`WaitAnswer::Deadline`]. May be dropped
+    /// the order of the waits; one that the log, which is read once more
+    /// then, did not have at the deadline is [`WaitAnswer::Deadline`]. May be dropped
     /// at any time.
     ///
     /// # Errors
@@ -90,12 +92,21 @@ impl ProcessAwaiter {
             }
         }
         drop(pending);
-        for (answer, reader) in answers.iter_mut().zip(&mut readers) {
-            if *answer == WaitAnswer::Deadline {
-                *answer = self.at_the_deadline(reader).await?;
-            }
+        let is_unanswered = |(index, _): &(usize, _)| answers[*index] == WaitAnswer::Deadline;
+        let unanswered = readers.iter_mut().enumerate().filter(is_unanswered).collect();
+        let mut last_reads = self.last_reads(unanswered);
+        while let Some((index, answer)) = last_reads.next().await {
+            answers[index] = answer?;
         }
         Ok(answers)
+    }
+
+    /// What the log says of these when the time is up, read side by side.
+    fn last_reads<'waits, 'wait: 'waits>(
+        &'waits self,
+        readers: Vec<(usize, &'waits mut WaitReader<'wait>)>,
+    ) -> FuturesUnordered<impl Future<Output = (usize, Result<WaitAnswer, AwaitError>)>> {
+        readers.into_iter().map(|(index, reader)| async move { (index, self.at_the_deadline(reader).await) }).collect()
     }
 
     /// All waits, each polled only when it was woken: many of them cost no more than they have to.

@@ -24,10 +24,8 @@ struct Entry {
     subscriptions: usize,
 }
 
-impl Entry {
-    fn tick(&self) {
-        self.ticks.send_modify(|tick| *tick = tick.wrapping_add(1));
-    }
+fn send(ticks: &watch::Sender<u64>) {
+    ticks.send_modify(|tick| *tick = tick.wrapping_add(1));
 }
 
 impl<K> Default for TickMap<K> {
@@ -55,20 +53,26 @@ impl<K: Clone + Eq + Hash> TickMap<K> {
 
     /// Ticks a key. Ticks that nobody has seen yet are one.
     pub(crate) fn tick(&self, key: &K) {
-        if let Some(entry) = self.entries().by_key.get(key) {
-            entry.tick();
+        // Outside of the lock: a waker may do anything.
+        let ticks = self.entries().by_key.get(key).map(|entry| entry.ticks.clone());
+        if let Some(ticks) = ticks {
+            send(&ticks);
         }
     }
 
     pub(crate) fn tick_all(&self) {
-        self.entries().by_key.values().for_each(Entry::tick);
+        let all: Vec<_> = self.entries().by_key.values().map(|entry| entry.ticks.clone()).collect();
+        all.iter().for_each(send);
     }
 
     /// Dropping the senders wakes every waiter, which then sees that its source has ended.
     pub(crate) fn close(&self) {
-        let mut entries = self.entries();
-        entries.closed = true;
-        entries.by_key.clear();
+        let dropped_after_the_lock = {
+            let mut entries = self.entries();
+            entries.closed = true;
+            std::mem::take(&mut entries.by_key)
+        };
+        drop(dropped_after_the_lock);
     }
 
     /// How many keys are watched.

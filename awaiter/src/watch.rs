@@ -34,7 +34,8 @@ pub fn watch_process_registry(inner: Arc<dyn ProcessRegistry>) -> (Arc<dyn Proce
 /// If the registry has none, it is wrapped, and only what goes through the returned registry is told:
 /// - The hub ticks after the commit, and only if an event was inserted. Wakes of inserted events tick their targets. A
 ///   call that may have been carried out ticks too: one whose future was dropped, or that was answered with an unknown
-///   outcome. Leases, grants, the deletion of a session and a prune never tick.
+///   outcome. Such a call may be carried out after its tick, so whoever reads at ticks alone has to read by the clock too,
+///   as an awaiter does. Leases, grants, the deletion of a session and a prune never tick.
 /// - The sink is told after the tick, on the caller's way: a slow one makes slow appends, and one that panics takes the
 ///   caller with it. What it may not have been told of because a call ended early is [`MissedEvents::Unknown`] to it,
 ///   before the next event; if such a call is carried out only after that, nothing tells of it. It is not told of prunes. Of appends to one process at the same time it may be told in

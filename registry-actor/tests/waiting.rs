@@ -133,6 +133,25 @@ fn a_waker_may_park_again() {
     assert_eq!(source.parked_waits(), 0);
 }
 
+/// Whoever is told after it would be neither told nor parked.
+#[test]
+fn a_waker_that_panics_costs_nobody_else_anything() {
+    struct Panicking;
+    impl Wake for Panicking {
+        fn wake(self: Arc<Self>) {
+            panic!("as the test wants");
+        }
+    }
+    let source = ChangeSource::default();
+    let wait = ProcessWait::outcome(id("p"));
+    let mut panicking = Box::pin(source.park(&wait).told());
+    assert!(panicking.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::new(Panicking)))).is_pending());
+    let mut other = Waiting::on(&source, &wait);
+    commit(&source, batch("p", ended(1), [end("p", 1)]));
+    assert!(other.told().is_some());
+    assert!(poll(panicking.as_mut()).is_ready(), "it was told all the same");
+}
+
 #[test]
 fn a_wait_reads_after_it_has_parked_and_never_again_while_nothing_is_told() {
     let registry = Scripted::answering([process(running(1))]);

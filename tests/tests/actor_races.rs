@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use awaiter::ProcessAwaiter;
+use awaiter::{AwaitError, ProcessAwaiter};
 use registry_actor::actor::{ActorRegistry, RegistryOptions};
 use registry_actor::domain::{ProcessId, Sequence};
 use registry_actor::log::{MemoryLog, SqliteLog, SqliteOptions};
@@ -224,5 +224,30 @@ async fn a_shutdown_tells_of_the_last_commits_before_the_end() {
             told += 1;
         }
         assert_eq!(told, 4, "round {round}");
+    }
+}
+
+/// Each waiter reads once more when its source ends, and the log closed beneath these reads: most waiters of a registry that
+/// was shut down got an error of the store.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_waiter_of_a_registry_that_is_shut_down_is_told_so() {
+    let log = Arc::new(MemoryLog::new("store"));
+    let registry = ActorRegistry::start(log, RegistryOptions::default()).await.expect("it starts");
+    let id = process_id("a");
+    registry.register_process(registration(&id)).await.expect("a registration");
+    let source = registry.change_source().expect("it tells of its commits");
+    let waiting: Vec<_> = (0..2_000)
+        .map(|_| {
+            let (awaiter, id) = (ProcessAwaiter::attached(Arc::new(registry.clone())), id.clone());
+            tokio::spawn(async move { awaiter.await_terminal(&id).await })
+        })
+        .collect();
+    while source.parked_waits() < waiting.len() {
+        tokio::task::yield_now().await;
+    }
+    registry.shut_down(Duration::from_secs(10)).await;
+    for waiting in waiting {
+        let expected = Err(AwaitError::SourceClosed { process_id: id.clone() });
+        assert_eq!(waiting.await.expect("no panic"), expected);
     }
 }

@@ -723,3 +723,21 @@ async fn news_are_in_order_and_complete_across_threads() {
         assert_eq!(sequences(&one.all_until_closed().await), (0..=500).collect::<Vec<u64>>());
     }
 }
+
+/// The actors go on when nobody holds the registry any more, and whoever is subscribed went deaf.
+#[tokio::test(start_paused = true)]
+async fn a_subscription_outlives_the_last_handle_of_its_registry() {
+    let log = MemoryLog::new("store");
+    let start = || ActorRegistry::start(Arc::new(log.clone()), RegistryOptions::default());
+    let (registry, other) = (start().await.expect("it starts"), start().await.expect("it starts"));
+    let id = process_id("a");
+    other.register_process(registration(&id)).await.expect("a registration");
+    let mut listening = Listening::start().await;
+    let _subscription = listening.subscribe(&registry, &id);
+    drop(registry);
+    other.append_event(&id, note(1)).await.expect("an append");
+    match listening.repeated().await {
+        Repeated::News(Told::Committed { missed: None, events, .. }) => assert_eq!(events[0].sequence, Sequence(1)),
+        repeated => panic!("expected the append, got {repeated:?}"),
+    }
+}

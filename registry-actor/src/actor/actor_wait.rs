@@ -16,7 +16,8 @@ use crate::port::{EngineError, ProcessAttach};
 ///
 /// The wait ends by itself when the answer was sent or the actor has died. It costs a task, whose size is about that of the
 /// attach's own future, and what the attach keeps for a waiter; it does not poll if the attach does not. An attach that
-/// panics is answered as an [`EngineError`]: an actor that waits for a message has no other way to learn of it.
+/// panics is answered as an [`EngineError`]: an actor that waits for a message has no other way to learn of it. A `wrap` that
+/// panics leaves it without an answer.
 ///
 /// # Panics
 /// Outside of a tokio runtime.

@@ -154,7 +154,8 @@ impl Actor for PublisherActor {
 }
 
 impl PublisherArguments {
-    async fn catch_up(&self) {
+    /// Tells what the feed has after what was told last. Told twice, it has nothing the second time.
+    pub(super) async fn catch_up(&self) {
         loop {
             match self.log.feed(self.line.published(), FEED_PAGE).await {
                 Ok(page) => {

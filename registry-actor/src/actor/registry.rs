@@ -49,7 +49,7 @@ struct Inner {
     /// Kept alive here, and by each subscription; the source knows it weakly.
     subscriptions: Arc<SubscriptionTable>,
     /// Kept alive here; the log knows it weakly.
-    _line: Arc<PublisherLine>,
+    line: Arc<PublisherLine>,
     permits: Arc<Semaphore>,
     issuer: u64,
     calls: AtomicU64,
@@ -147,7 +147,7 @@ impl ActorRegistry {
             seats,
             source,
             subscriptions,
-            _line: line,
+            line,
             permits,
             issuer,
             calls: AtomicU64::new(0),
@@ -293,14 +293,22 @@ impl ActorRegistry {
                 shard.get_cell().kill();
             }
         }
-        // Nothing of this registry writes any more. The source ends before the log, so that whoever is woken by its end can
-        // still read.
+        // Nothing of this registry writes any more. Its observers hear of what was committed last before their source ends,
+        // and the log closes after that.
         let publisher = self.inner.seats.publisher.borrow().clone();
-        if let Some(publisher) = publisher
-            && publisher.cast(PublisherMessage::ShutDown).is_ok()
-        {
-            // A publisher that does not come to an end is killed with the root below.
-            drop(publisher.get_cell().wait(Some(patience)).await);
+        match publisher {
+            Some(publisher) if publisher.cast(PublisherMessage::ShutDown).is_ok() => {
+                // A publisher that does not come to an end is killed with the root below.
+                drop(publisher.get_cell().wait(Some(patience)).await);
+            }
+            // It died when the door was closed already, and was not started again.
+            Some(_) | None => {
+                let inner = &self.inner;
+                let log = Arc::clone(&inner.environment.log);
+                PublisherArguments { log, source: inner.source.clone(), line: Arc::clone(&inner.line) }
+                    .catch_up()
+                    .await;
+            }
         }
         self.inner.source.close();
         self.inner.environment.log.close().await;

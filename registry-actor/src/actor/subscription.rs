@@ -25,6 +25,8 @@ pub(super) use table::SubscriptionTable;
 #[must_use = "its drop ends the subscription"]
 pub struct ProcessSubscription {
     subscriber: Arc<Subscriber>,
+    /// The source knows it weakly: whoever is subscribed hears on when nobody holds the registry any more.
+    _table: Arc<SubscriptionTable>,
 }
 
 /// The line to one subscriber.

@@ -29,7 +29,7 @@ pub struct CommittedBatch {
 /// 2. `committed` is called after the commit, never before.
 /// 3. After a loss of continuity `resync` is called instead of the missed commits: whatever the listener knows may be
 ///    stale.
-/// 4. After `closed` no call follows.
+/// 4. After `closed` no call follows, unless a call is under way when the registry is killed.
 pub trait CommitListener: Send + Sync {
     /// It was attached to a source: from now on it is called, until [`closed`](Self::closed). Called under the source's
     /// lock: it may note it, and nothing else.

@@ -289,7 +289,14 @@ impl ChangeSource {
         loop {
             // Parked before the read: whatever is committed after the read is told.
             let parked = self.park(reader.wait);
-            let told = match reader.look(registry).await? {
+            let look = match reader.look(registry).await {
+                // It is being shut down, and its log may close before this source ends: what was committed was told.
+                Err(RegistryError::Closed | RegistryError::Store(LogError::Closed)) => {
+                    return Err(WaitError::SourceClosed { process_id: reader.wait.process_id.clone() });
+                }
+                look => look?,
+            };
+            let told = match look {
                 Look::Answer(answer) => return Ok(answer),
                 Look::NotYet => Some(parked.told().await),
                 Look::Unreadable { .. } => told_within(parked, sleep(backoff.delay())).await,

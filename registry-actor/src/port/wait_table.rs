@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -120,7 +121,7 @@ impl WaitTable {
         }
         drop(shard);
         for (slot, told) in answered {
-            slot.tell(told);
+            guarded(|| slot.tell(told));
         }
     }
 
@@ -134,7 +135,7 @@ impl WaitTable {
         }
         entries.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
         for (_, slot) in entries.into_iter().flat_map(|(_, entry)| entry.into_iter()) {
-            slot.tell(told.clone());
+            guarded(|| slot.tell(told.clone()));
         }
     }
 }
@@ -220,6 +221,12 @@ impl CommitListener for WaitTable {
     fn closed(&self) {
         self.tell_all(&WaitNotice::Closed);
     }
+}
+
+/// A waker that panics is not the others' loss: they are out of the table already, and would never be told.
+fn guarded(tell: impl FnOnce()) {
+    // The waker's own panic hook has said what happened.
+    drop(catch_unwind(AssertUnwindSafe(tell)));
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

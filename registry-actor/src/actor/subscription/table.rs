@@ -1,6 +1,6 @@
 //! Who is subscribed to which process. An entry lives exactly as long as its subscription, however that ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ractor::{ActorRef, Message};
@@ -22,7 +22,8 @@ pub(in crate::actor) struct SubscriptionTable {
 struct Entries {
     closed: bool,
     next_number: u64,
-    by_process: HashMap<ProcessId, HashMap<u64, Arc<Subscriber>>>,
+    /// The subscribers of one process in the order in which they came.
+    by_process: HashMap<ProcessId, BTreeMap<u64, Arc<Subscriber>>>,
 }
 
 impl SubscriptionTable {
@@ -45,7 +46,7 @@ impl SubscriptionTable {
         } else {
             entries.by_process.entry(process_id.clone()).or_default().insert(number, Arc::clone(&subscriber));
         }
-        ProcessSubscription { subscriber }
+        ProcessSubscription { subscriber, _table: Arc::clone(self) }
     }
 
     pub(super) fn remove(&self, process_id: &ProcessId, number: u64) {
@@ -71,7 +72,7 @@ impl SubscriptionTable {
             if entries.by_process.is_empty() {
                 return;
             }
-            let subscribers = |one| entries.by_process.get(process_id(one)).into_iter().flat_map(HashMap::values);
+            let subscribers = |one| entries.by_process.get(process_id(one)).into_iter().flat_map(BTreeMap::values);
             all.iter().flat_map(|one| subscribers(one).map(move |subscriber| (Arc::clone(subscriber), one))).collect()
         };
         for (subscriber, one) in told {
@@ -94,7 +95,7 @@ impl CommitListener for SubscriptionTable {
     }
 
     fn resync(&self) {
-        let told: Vec<_> = self.entries().by_process.values().flat_map(HashMap::values).cloned().collect();
+        let told: Vec<_> = self.entries().by_process.values().flat_map(BTreeMap::values).cloned().collect();
         for subscriber in told {
             subscriber.tell(Inbox::resync);
         }
@@ -106,7 +107,7 @@ impl CommitListener for SubscriptionTable {
             entries.closed = true;
             std::mem::take(&mut entries.by_process)
         };
-        for subscriber in told.into_values().flat_map(HashMap::into_values) {
+        for subscriber in told.into_values().flat_map(BTreeMap::into_values) {
             subscriber.tell(Inbox::closed);
         }
     }

@@ -218,8 +218,8 @@ impl Writer {
         Ok(group)
     }
 
-    /// Tells followers what was stored without anybody knowing. Where that cannot be read they are told nothing, and
-    /// learn from the next group that they missed something.
+    /// Tells followers what was stored without anybody knowing. Where that cannot be read they are told of a group of
+    /// nothing, from which they learn that they missed something: a next group may never come.
     fn catch_up(&mut self, group: &GroupWriter) {
         loop {
             match read::feed(&group.connection, self.told, CATCH_UP_EVENTS) {
@@ -236,6 +236,12 @@ impl Writer {
                     let error = LogError::from(error);
                     tracing::error!(%error, "what was stored without an answer cannot be read");
                     self.told = group.last_position();
+                    self.followers.tell(&CommittedGroup {
+                        previous: self.told,
+                        position: self.told,
+                        batches: Vec::new().into(),
+                        pruned: Vec::new().into(),
+                    });
                     return;
                 }
             }
