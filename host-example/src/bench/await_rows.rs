@@ -107,6 +107,8 @@ pub(super) struct AwaitRow {
     bare_p50_us: f64,
     bare_p99_us: f64,
     bare_bursts_p99_us: f64,
+    /// Median over the rounds of p99 by the p99 of the bursts.
+    ratio_bursts_p99: f64,
     /// Median over the rounds of p99 by bare p99.
     ratio_p99: f64,
     ratio_p99_min: f64,
@@ -162,6 +164,7 @@ async fn measure_crowd(crowd: Crowd, directory: &Path, rounds: usize) -> anyhow:
 
 fn row(crowd: Crowd, way: Way, measured: &[Latencies], bare: &[Latencies], bare_bursts: &[Latencies]) -> AwaitRow {
     let of = |rounds: &[Latencies], quantile: f64| median(rounds.iter().map(|round| round.us(quantile)).collect());
+    let ratios_bursts = measured.iter().zip(bare_bursts).map(|(way, bare)| way.us(0.99) / bare.us(0.99)).collect();
     let ratios: Vec<f64> = measured.iter().zip(bare).map(|(way, bare)| way.us(0.99) / bare.us(0.99)).collect();
     AwaitRow {
         waiters: crowd.waiters,
@@ -173,6 +176,7 @@ fn row(crowd: Crowd, way: Way, measured: &[Latencies], bare: &[Latencies], bare_
         bare_p50_us: of(bare, 0.50),
         bare_p99_us: of(bare, 0.99),
         bare_bursts_p99_us: of(bare_bursts, 0.99),
+        ratio_bursts_p99: median(ratios_bursts),
         ratio_p99: median(ratios.clone()),
         ratio_p99_min: ratios.iter().copied().fold(f64::INFINITY, f64::min),
         ratio_p99_max: ratios.iter().copied().fold(0.0, f64::max),
@@ -191,6 +195,7 @@ pub(super) fn table(rows: &[AwaitRow]) -> Table {
         "bare p99 µs",
         "of bare p99 (min–max)",
         "bare bursts p99 µs",
+        "of bursts' p99",
     ]);
     for row in rows {
         table.add_row([
@@ -203,6 +208,7 @@ pub(super) fn table(rows: &[AwaitRow]) -> Table {
             format!("{:.0}", row.bare_p99_us),
             format!("{:.2} ({:.2}–{:.2})", row.ratio_p99, row.ratio_p99_min, row.ratio_p99_max),
             format!("{:.0}", row.bare_bursts_p99_us),
+            format!("{:.2}", row.ratio_bursts_p99),
         ]);
     }
     table

@@ -7,7 +7,9 @@ use std::time::Instant;
 use registry_actor::domain::ProcessId;
 use registry_actor::port::{CommitFollower, CommittedGroup};
 
-/// Stamps every commit. It is to follow the log before the registry does, so that nobody is told before the stamp.
+/// Stamps every commit. It is to follow the log before the registry does, so that no listener is told before the stamp. The
+/// log answers callers before it tells followers: unless they [stamp](Self::durable) themselves, what callers tell others is
+/// measured from a moment a little too late.
 #[derive(Debug, Default)]
 pub(super) struct CommitStamps {
     stamps: Mutex<Stamps>,
