@@ -1,8 +1,8 @@
 //! Waiting for the outcome or an event of a durable process, without lost wake-ups and, where the registry tells of its
 //! commits, without polling.
 //!
-//! A tick is a hint, the log is the truth: a waiter subscribes first, then reads, then waits, and whatever wakes it, it
-//! reads again.
+//! The log is the truth. A waiter parks or subscribes first, then reads, then waits. At the registry's own source of
+//! changes it is told the outcome or the event itself; a tick of a hub is a hint, at which it reads again.
 
 mod awaiter;
 mod driver;
