@@ -24,6 +24,7 @@ mod limits;
 mod liveness;
 mod name;
 mod nesting;
+mod next_step;
 mod outcome;
 mod parent;
 mod provenance;
@@ -71,6 +72,7 @@ pub use lease::{
 };
 pub use limits::{Limits, Measure};
 pub use liveness::{LeaseOwnerLiveness, ObservedProcess};
+pub use next_step::{Death, LeaseSituation, NextStep, ParentSituation, ProcessSituation, Verdict};
 pub use outcome::{AbandonEvidence, AbandonWriter, ProcessAwaitOutput, ProcessFailureClass, ProcessTerminalState};
 pub use parent::{ParentEndRule, ProcessParent};
 pub use provenance::{CausalRef, ProcessOriginator, ProcessProvenance};

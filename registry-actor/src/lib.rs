@@ -14,3 +14,5 @@ pub mod fuzzing;
 #[cfg(any(feature = "actors", feature = "sqlite"))]
 pub mod log;
 pub mod port;
+#[cfg(feature = "actors")]
+pub mod worker;

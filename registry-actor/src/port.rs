@@ -7,6 +7,7 @@ mod attach;
 mod backoff;
 mod change;
 mod clock;
+mod executor;
 mod fault;
 mod log;
 mod query;
@@ -20,6 +21,7 @@ pub use attach::{EngineError, ProcessAttach, ProcessRunHandle};
 pub use backoff::Backoff;
 pub use change::{ChangeSource, CommitListener, CommittedBatch};
 pub use clock::{Clock, Timestamp};
+pub use executor::{ProcessExecutor, ProcessRun, RemainsError, RemainsOf, RunEnd, RunWaitError, StopCause};
 pub use fault::{FaultPoint, FaultPoints, NoFaults};
 pub use log::{
     AcrossError, AppendError, AppendReply, AppendResult, BatchEvent, CommitFollower, CommittedGroup, FeedPage, Head,

@@ -1,0 +1,249 @@
+//! The account of a worker: which runs are under way, and how many more there may be.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ractor::ActorRef;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::drive::DriveMessage;
+use super::lease_keeper::LeaseKeeper;
+use super::run::TakeOver;
+use super::stop::StopSender;
+use crate::domain::{ProcessId, ProcessLease};
+use crate::port::StopCause;
+
+/// The runs under way.
+#[derive(Debug)]
+pub(super) struct Account {
+    runs: Mutex<Runs>,
+    permits: Arc<Semaphore>,
+    /// How many are under way, for whoever waits until there are none.
+    count: watch::Sender<usize>,
+    /// Runs that are over and that the drive has not looked at.
+    over: Mutex<Vec<RunOver>>,
+    /// The present drive.
+    drive: watch::Sender<Option<ActorRef<DriveMessage>>>,
+}
+
+/// A run that is over, however it ended.
+#[derive(Debug)]
+pub(super) struct RunOver {
+    /// The process.
+    pub(super) process_id: ProcessId,
+    /// What came of it; `None` if it failed, or was killed.
+    pub(super) taken: Option<TakeOver>,
+    /// The lease that it still held: it was killed.
+    pub(super) left_behind: Option<ProcessLease>,
+}
+
+#[derive(Debug, Default)]
+struct Runs {
+    closed: bool,
+    under_way: BTreeMap<ProcessId, StopSender>,
+}
+
+/// A process that is being taken over or run. Dropping it strikes it off the account, however the run ended.
+#[derive(Debug)]
+pub(super) struct RunEntry {
+    account: Arc<Account>,
+    process_id: ProcessId,
+    place: Mutex<Option<OwnedSemaphorePermit>>,
+    holding: Mutex<Option<Arc<LeaseKeeper>>>,
+    taken: Mutex<Option<TakeOver>>,
+}
+
+/// Why a run is not entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotEntered {
+    /// It is under way already.
+    UnderWay,
+    /// As many are under way as there may be.
+    Full,
+    /// No runs are begun any more.
+    Closed,
+}
+
+impl Account {
+    pub(super) fn new(concurrent_runs: usize) -> Arc<Self> {
+        let permits = Arc::new(Semaphore::new(concurrent_runs.clamp(1, Semaphore::MAX_PERMITS)));
+        Arc::new(Self {
+            runs: Mutex::default(),
+            permits,
+            count: watch::Sender::new(0),
+            over: Mutex::default(),
+            drive: watch::Sender::new(None),
+        })
+    }
+
+    /// Enters a run, at most one for each process.
+    pub(super) fn enter(self: &Arc<Self>, process_id: &ProcessId, stop: StopSender) -> Result<RunEntry, NotEntered> {
+        let mut runs = self.runs();
+        if runs.closed {
+            return Err(NotEntered::Closed);
+        }
+        if runs.under_way.contains_key(process_id) {
+            return Err(NotEntered::UnderWay);
+        }
+        let place = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| NotEntered::Full)?;
+        runs.under_way.insert(process_id.clone(), stop);
+        self.count.send_replace(runs.under_way.len());
+        Ok(RunEntry {
+            account: Arc::clone(self),
+            process_id: process_id.clone(),
+            place: Mutex::new(Some(place)),
+            holding: Mutex::default(),
+            taken: Mutex::default(),
+        })
+    }
+
+    /// Whether another run could be entered.
+    pub(super) fn has_place(&self) -> bool {
+        self.permits.available_permits() > 0
+    }
+
+    pub(super) fn is_under_way(&self, process_id: &ProcessId) -> bool {
+        self.runs().under_way.contains_key(process_id)
+    }
+
+    pub(super) fn under_way(&self) -> Vec<ProcessId> {
+        self.runs().under_way.keys().cloned().collect()
+    }
+
+    /// Tells one run why it has to end; answers whether it is under way.
+    pub(super) fn stop(&self, process_id: &ProcessId, cause: StopCause) -> bool {
+        let runs = self.runs();
+        let stop = runs.under_way.get(process_id);
+        if let Some(stop) = stop {
+            stop.stop(cause);
+        }
+        stop.is_some()
+    }
+
+    /// Begins no more runs, and tells all that are under way why they have to end.
+    pub(super) fn close(&self, cause: &StopCause) {
+        let mut runs = self.runs();
+        runs.closed = true;
+        for stop in runs.under_way.values() {
+            stop.stop(cause.clone());
+        }
+    }
+
+    /// Waits until no run is under way. To drop the future loses nothing.
+    pub(super) async fn emptied(&self) {
+        // The sender is ours: it is there as long as we are.
+        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Makes this the drive that is told of runs that are over, those of before it came included.
+    pub(super) fn seat(&self, drive: ActorRef<DriveMessage>) {
+        self.drive.send_replace(Some(drive));
+        self.tell_drive(DriveMessage::RunsOver);
+    }
+
+    /// Tells the present drive. One that is dead is followed by one that looks at everything.
+    pub(super) fn tell_drive(&self, message: DriveMessage) {
+        let drive = self.drive.borrow().clone();
+        if let Some(drive) = drive {
+            drop(drive.cast(message));
+        }
+    }
+
+    /// The runs that are over since this was asked before.
+    pub(super) fn take_over(&self) -> Vec<RunOver> {
+        mem::take(&mut *self.over.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn runs(&self) -> MutexGuard<'_, Runs> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RunEntry {
+    /// Waits without taking the place of a run that could go on. Afterwards the run has a place again.
+    pub(super) async fn yielding<T>(&self, wait: impl Future<Output = T>) -> T {
+        drop(self.place().take());
+        let waited = wait.await;
+        // Never closed.
+        if let Ok(place) = Arc::clone(&self.account.permits).acquire_owned().await {
+            *self.place() = Some(place);
+        }
+        waited
+    }
+
+    /// Notes the lease that is left behind if the run is killed now.
+    pub(super) fn hold(&self, keeper: &Arc<LeaseKeeper>) {
+        *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(keeper));
+    }
+
+    /// Notes what came of the run, which leaves no lease behind.
+    pub(super) fn finish(&self, taken: Option<TakeOver>) {
+        *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = taken;
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for RunEntry {
+    fn drop(&mut self) {
+        // The place first: whoever is told that the run is over may want to begin another.
+        drop(self.place().take());
+        let keeper = self.holding.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let left_behind = keeper.map(|keeper| {
+            keeper.stop();
+            keeper.lease()
+        });
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let over = RunOver { process_id: self.process_id.clone(), taken, left_behind };
+        self.account.over.lock().unwrap_or_else(PoisonError::into_inner).push(over);
+        {
+            let mut runs = self.account.runs();
+            runs.under_way.remove(&self.process_id);
+            self.account.count.send_replace(runs.under_way.len());
+        }
+        self.account.tell_drive(DriveMessage::RunsOver);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stop::stop_line;
+    use super::*;
+
+    fn id(name: &str) -> ProcessId {
+        ProcessId::new(name).expect("an id")
+    }
+
+    fn enter(account: &Arc<Account>, name: &str) -> Result<RunEntry, NotEntered> {
+        account.enter(&id(name), stop_line().0)
+    }
+
+    #[tokio::test]
+    async fn a_process_runs_once_and_only_so_many_run() {
+        let account = Account::new(2);
+        let first = enter(&account, "a").expect("there is a place");
+        assert_eq!(enter(&account, "a").expect_err("once"), NotEntered::UnderWay);
+        let second = enter(&account, "b").expect("there is a place");
+        assert_eq!(enter(&account, "c").expect_err("two at a time"), NotEntered::Full);
+        drop(first);
+        let third = enter(&account, "c").expect("a place was given back");
+        account.close(&StopCause::HostStopping);
+        drop((second, third));
+        account.emptied().await;
+        assert_eq!(enter(&account, "d").expect_err("closed"), NotEntered::Closed);
+    }
+
+    /// Two parents that wait for children would otherwise keep the only two places from them.
+    #[tokio::test]
+    async fn who_waits_takes_no_place() {
+        let account = Account::new(1);
+        let parent = enter(&account, "parent").expect("there is a place");
+        let child = parent.yielding(async { enter(&account, "child").map(|child| child.process_id.clone()) }).await;
+        assert_eq!(child, Ok(id("child")));
+        assert_eq!(enter(&account, "other").expect_err("the parent has its place again"), NotEntered::Full);
+    }
+}

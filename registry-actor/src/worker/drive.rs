@@ -1,0 +1,307 @@
+//! The drive of a worker: the timer, and the passes over what has not ended.
+//!
+//! It looks at everything when it starts, when news was lost, and when the wall clock has jumped; at one process when the
+//! registry tells of a change, when its run is over, or when something of it is due. Where a registry does not tell of its
+//! commits, it looks at everything each time the timer has slept its longest.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::account::RunOver;
+use super::agenda::Agenda;
+use super::handle::Environment;
+use super::news::News;
+use super::run::TakeOver;
+use super::sweep::{Look, Sweep, SweepReport};
+use crate::domain::{
+    AttemptFailure, Command, Death, LeaseOwnerIdentity, LeaseOwnerLiveness, ProcessFailureClass, ProcessId,
+    ProcessLease, RecoveryDisposition,
+};
+use crate::port::{CommitListener, ProcessRegistryExt, RegistryError, Timestamp};
+
+/// The drive.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DriveActor;
+
+/// What it hears.
+#[derive(Debug)]
+pub(super) enum DriveMessage {
+    /// Make a pass, and tell what it found.
+    Sweep(oneshot::Sender<Result<SweepReport, RegistryError>>),
+    /// The timer. An older one than the latest says nothing.
+    Tick(u64),
+    /// The registry has told of changes.
+    News,
+    /// Runs are over.
+    RunsOver,
+}
+
+/// What it is started with.
+pub(super) struct DriveArguments {
+    pub(super) environment: Arc<Environment>,
+    pub(super) supervisor: ActorCell,
+}
+
+pub(super) struct Drive {
+    environment: Arc<Environment>,
+    supervisor: ActorCell,
+    agenda: Agenda,
+    /// Children by parent, of what was looked at: a parent that ends makes them due.
+    children: BTreeMap<ProcessId, BTreeSet<ProcessId>>,
+    /// Where the next pass goes on; `None`: at the beginning.
+    cursor: Option<ProcessId>,
+    /// When the next pass is due.
+    next_pass: Instant,
+    /// Kept alive here; the source knows it weakly.
+    news: Arc<News>,
+    /// How long everything may go without being looked at.
+    pass_interval: Duration,
+    slept_since: Timestamp,
+    timer: Option<AbortHandle>,
+    ticks: u64,
+}
+
+/// The pause before a pass that failed is made again.
+const FAILED_PASS_PAUSE: Duration = Duration::from_secs(1);
+
+/// A wall clock that is further than this from where the monotonic clock says that it should be has jumped.
+const JUMP_MS: u64 = 1_000;
+
+impl Actor for DriveActor {
+    type Msg = DriveMessage;
+    type State = Drive;
+    type Arguments = DriveArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        DriveArguments { environment, supervisor }: Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        let news = News::new(Arc::clone(&environment.account));
+        let source = environment.registry.change_source();
+        if let Some(source) = &source {
+            // Before the first pass: whatever is committed after that is told.
+            source.attach(&(Arc::clone(&news) as Arc<dyn CommitListener>));
+        }
+        let slept_since = environment.options.clock.now();
+        let options = &environment.options;
+        let pass_interval = if source.is_some() { options.pass_interval } else { options.longest_sleep };
+        let mut drive = Drive {
+            environment,
+            supervisor,
+            agenda: Agenda::default(),
+            children: BTreeMap::new(),
+            cursor: None,
+            next_pass: Instant::now(),
+            news,
+            pass_interval,
+            slept_since,
+            timer: None,
+            ticks: 0,
+        };
+        drive.sleep(&myself);
+        Ok(drive)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        drive: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            DriveMessage::Sweep(reply) => {
+                let report = drive.pass().await;
+                // Whoever asked may be gone.
+                drop(reply.send(report));
+            }
+            DriveMessage::Tick(tick) if tick == drive.ticks => drive.tick().await,
+            DriveMessage::Tick(_) => return Ok(()),
+            DriveMessage::News => drive.hear().await,
+            DriveMessage::RunsOver => drive.settle().await,
+        }
+        drive.sleep(&myself);
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<Self::Msg>, drive: &mut Self::State) -> Result<(), ActorProcessingErr> {
+        drive.stop_timer();
+        Ok(())
+    }
+}
+
+impl Drive {
+    async fn pass(&mut self) -> Result<SweepReport, RegistryError> {
+        let now = Instant::now();
+        let cursor = self.cursor.take();
+        let mut sweep = Sweep::new(&self.environment, &self.supervisor);
+        let agenda = &self.agenda;
+        let passed = sweep.pass(cursor, |process_id| agenda.is_put_off(process_id, now)).await;
+        let (report, looks, parents) = (sweep.report, sweep.looks, sweep.parents);
+        self.take_in(looks, parents);
+        // One that failed begins anew: what it has seen is on the agenda.
+        let pause = match &passed {
+            Ok(None) => self.pass_interval,
+            Ok(Some(_)) => Duration::ZERO,
+            Err(_) => FAILED_PASS_PAUSE,
+        };
+        self.next_pass = now + pause;
+        self.cursor = passed?;
+        Ok(report)
+    }
+
+    async fn tick(&mut self) {
+        self.agenda_is_due().await;
+        if self.next_pass <= Instant::now()
+            && let Err(error) = self.pass().await
+        {
+            tracing::warn!(%error, "a pass over what has not ended failed, and is made again");
+        }
+    }
+
+    async fn agenda_is_due(&mut self) {
+        let has_place = self.environment.account.has_place();
+        let mut due = self.agenda.take_due(Instant::now(), has_place);
+        let (environment, mut seen) = (&self.environment, HashMap::<LeaseOwnerLiveness, bool>::new());
+        let is_dead =
+            |holder: &LeaseOwnerLiveness| *seen.entry(holder.clone()).or_insert_with(|| environment.is_dead(holder));
+        due.extend(self.agenda.take_widowed(is_dead));
+        self.look_at(due).await;
+    }
+
+    /// Looks at what the registry has told of, and at the children of that.
+    async fn hear(&mut self) {
+        let gathered = self.news.take();
+        if gathered.everything {
+            self.next_pass = Instant::now();
+        }
+        let mut ids = Vec::new();
+        for process_id in gathered.changed {
+            ids.extend(self.children.get(&process_id).into_iter().flatten().cloned());
+            ids.push(process_id);
+        }
+        self.look_at(ids).await;
+    }
+
+    /// Looks at the processes of runs that are over.
+    async fn settle(&mut self) {
+        let mut ids = Vec::new();
+        for RunOver { process_id, taken, left_behind } in self.environment.account.take_over() {
+            if let Some(lease) = left_behind {
+                tracing::error!(%process_id, "a run was killed, its lease is given up");
+                if let Err(error) = self.give_up(&process_id, lease).await {
+                    tracing::warn!(%process_id, %error, "the lease of a killed run is left to run out");
+                }
+            }
+            match taken {
+                Some(TakeOver::Ended | TakeOver::ToBeContinued) => self.agenda.has_moved(&process_id),
+                Some(TakeOver::Left { reason }) => {
+                    tracing::info!(%process_id, reason, "a process is left as it is for now");
+                    self.agenda.put_off(process_id, Instant::now());
+                    continue;
+                }
+                None => {
+                    self.agenda.put_off(process_id, Instant::now());
+                    continue;
+                }
+            }
+            ids.push(process_id);
+        }
+        self.look_at(ids).await;
+        self.agenda_is_due().await;
+    }
+
+    /// The run of this lease was killed, and we are its owner: nobody else is, and nobody else may say what became of it.
+    async fn give_up(&self, process_id: &ProcessId, lease: ProcessLease) -> Result<(), RegistryError> {
+        let registry = &self.environment.registry;
+        let Some(record) = registry.get_process(process_id).await? else { return Ok(()) };
+        let began = record.attempts.latest.as_ref().is_some_and(|latest| latest.fencing_token == lease.fencing_token);
+        let is_bound = record.registration.disposition == RecoveryDisposition::OwnerBound;
+        if is_bound && began && !record.status.is_terminal() {
+            let failure = AttemptFailure {
+                class: ProcessFailureClass::Internal,
+                code: "run_killed".to_owned(),
+                message: "its run was killed in a host that lives on".to_owned(),
+            };
+            registry.execute(process_id, Command::FailAttempt { failure, fence: lease.fence() }).await?;
+            return Ok(());
+        }
+        registry.complete_process_lease(&lease).await
+    }
+
+    async fn look_at(&mut self, ids: Vec<ProcessId>) {
+        if ids.is_empty() {
+            return;
+        }
+        let environment = Arc::clone(&self.environment);
+        let mut sweep = Sweep::new(&environment, &self.supervisor);
+        for process_id in ids {
+            match environment.registry.get_process(&process_id).await {
+                Ok(Some(record)) => sweep.look_at(&record).await,
+                // It is gone.
+                Ok(None) => drop(sweep.looks.insert(process_id, Look::Settled)),
+                Err(error) => {
+                    tracing::warn!(%process_id, %error, "a process could not be looked at");
+                    sweep.looks.insert(process_id, Look::DueIn(Duration::from_secs(1)));
+                }
+            }
+        }
+        let (looks, parents) = (sweep.looks, sweep.parents);
+        self.take_in(looks, parents);
+    }
+
+    fn take_in(&mut self, looks: BTreeMap<ProcessId, Look>, parents: BTreeMap<ProcessId, Option<ProcessId>>) {
+        let now = Instant::now();
+        for (process_id, look) in looks {
+            self.agenda.note(process_id, look, now);
+        }
+        for (child, parent) in parents {
+            match parent {
+                Some(parent) => drop(self.children.entry(parent).or_default().insert(child)),
+                None => self.children.retain(|_, children| {
+                    children.remove(&child);
+                    !children.is_empty()
+                }),
+            }
+        }
+    }
+
+    /// Sets the timer anew.
+    fn sleep(&mut self, myself: &ActorRef<DriveMessage>) {
+        self.stop_timer();
+        let (now, clocks) = (Instant::now(), self.environment.options.clock.now());
+        if has_jumped(self.slept_since, clocks) {
+            self.next_pass = now;
+        }
+        self.slept_since = clocks;
+        let longest = self.environment.options.longest_sleep.min(self.next_pass.saturating_duration_since(now));
+        let pause = self.agenda.sleep(now, longest);
+        self.ticks += 1;
+        let tick = self.ticks;
+        self.timer = Some(myself.send_after(pause, move || DriveMessage::Tick(tick)).abort_handle());
+    }
+
+    fn stop_timer(&mut self) {
+        if let Some(timer) = self.timer.take() {
+            timer.abort();
+        }
+    }
+}
+
+fn has_jumped(before: Timestamp, now: Timestamp) -> bool {
+    let passed_ms = now.monotonic_ms.saturating_sub(before.monotonic_ms);
+    before.epoch_ms.saturating_add(passed_ms).abs_diff(now.epoch_ms) > JUMP_MS
+}
+
+impl Environment {
+    fn is_dead(&self, holder: &LeaseOwnerLiveness) -> bool {
+        let owner = LeaseOwnerIdentity { liveness: holder.clone(), ..self.options.owner.clone() };
+        self.observer().death_of(&owner) == Death::Proved
+    }
+}
