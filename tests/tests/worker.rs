@@ -653,14 +653,13 @@ async fn a_drain_abandons_what_is_bound_to_the_worker_and_nothing_else() {
     let worker = scene.worker().await;
     scene.executor.until(|told| told.begun.len() == 3).await;
     let report = worker.drain_owner_bound_work(Duration::from_secs(3)).await.expect("drained");
-    assert_eq!(report.killed, [deaf.clone()]);
-    // The killed run's lease is given up by the drive, or by the drain: by its owner in any case.
+    assert_eq!(report.killed, std::slice::from_ref(&deaf));
     assert!(report.deferred.is_empty(), "{report:?}");
     let ProcessAwaitOutput::Abandoned { evidence, .. } = scene.outcome(&bound).await else { panic!("not abandoned") };
     assert_eq!(evidence.writer, AbandonWriter::OwnerDrain);
     assert_eq!(evidence.owner, Some(scene.worker_options.owner.clone()));
     assert!(report.abandoned.contains(&bound), "{report:?}");
-    assert!(scene.record(&deaf).await.status.is_terminal());
+    assert_eq!(failure_code(&scene.outcome(&deaf).await), Some("run_killed"));
     let unstarted = scene.register(registration("unstarted", OwnerBound)).await;
     tokio::time::sleep(TTL * 2).await;
     for id in [&again, &external, &foreign, &unstarted] {
