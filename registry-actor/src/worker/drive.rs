@@ -129,7 +129,7 @@ impl Actor for DriveActor {
             DriveMessage::RunsOver => drive.settle().await,
             DriveMessage::Settle(reply) => {
                 drive.settle().await;
-                drop(reply.send(()));
+                let _ = reply.send(());
             }
         }
         drive.sleep(&myself);
