@@ -43,10 +43,10 @@ async fn begun(registry: &FoldChecked, id: &ProcessId, name: &str) -> ProcessLea
     lease
 }
 
+/// The types of its events, the registration apart.
 async fn types(registry: &FoldChecked, id: &ProcessId) -> Vec<String> {
-    let mut events = registry.recent_events(id, 20).await.expect("events");
-    events.sort_by_key(|event| event.sequence);
-    events.iter().skip(1).map(|event| event.event_type.to_string()).collect()
+    let events = registry.recent_events(id, 20).await.expect("events");
+    events.iter().map(|event| event.event_type.to_string()).collect()
 }
 
 /// Nobody executes twice what is bound to its owner: neither the next holder, nor the owner itself, nor a later host.
