@@ -252,6 +252,9 @@ fn full_filter() -> ProcessListFilter {
     }
 }
 
+/// An event under the name of its sample.
+type NamedEvent = (&'static str, Arc<ProcessEvent>);
+
 /// A process that went through everything, as the core decides it.
 struct Story {
     registered: Arc<ProcessRecord>,
@@ -260,7 +263,7 @@ struct Story {
     ended: Arc<ProcessRecord>,
     attempted: Arc<ProcessRecord>,
     retrying: Arc<ProcessRecord>,
-    events: Vec<(&'static str, Arc<ProcessEvent>)>,
+    events: Vec<NamedEvent>,
     delivery: ProcessWakeDelivery,
 }
 
@@ -276,7 +279,7 @@ fn story() -> Story {
         unfenced_writes: UnfencedWrites::RefusedWhileLeased,
     };
     state.lease = Arc::new(LeaseRow { revision: 2, fence: Fence(2), holder: Some(lease()), displaced: None });
-    let mut events: Vec<(&str, Arc<ProcessEvent>)> = Vec::new();
+    let mut events: Vec<NamedEvent> = Vec::new();
     let mut records = Vec::new();
     let mut deliveries = Vec::new();
     let append = |event, authority| Command::Append { events: vec![event], authority };
@@ -367,7 +370,7 @@ fn failure() -> AttemptFailure {
 
 /// The events of an attempt that fails and is to be followed by another, and the record after each of the two. Their
 /// sequences come after those of the other events, so that these are stored with the links that they always had.
-fn attempts(context: &DecisionContext) -> (Vec<(&'static str, Arc<ProcessEvent>)>, [Arc<ProcessRecord>; 2]) {
+fn attempts(context: &DecisionContext) -> (Vec<NamedEvent>, [Arc<ProcessRecord>; 2]) {
     let mut state = ProcessState::unregistered(id());
     let register = Command::Register { registration: Box::new(registration_with_terms()) };
     for event in decide(&state, &register, context).expect("legal").events {
