@@ -1,13 +1,14 @@
 //! Attempts: who may begin one, what it counts as, and what a failed one makes of the process.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use registry_actor::domain::{
     AttemptFailed, AttemptFailure, AttemptStarted, Command, Decision, Fence, LeaseFence, LeaseOwnerIdentity,
     LeaseRelease, LeaseRow, Limits, MaterializedTerminal, ParentEndRule, ProcessAttempts, ProcessAwaitOutput,
     ProcessEvent, ProcessEventSemantics, ProcessFailureClass, ProcessId, ProcessLease, ProcessParent,
     ProcessRegistration, ProcessStarted, ProcessState, ProcessStatus, RecoveryDisposition, Refusal, RetryPolicy,
-    Sequence, TerminalAuthority, UnfencedWrites, WriteAuthority,
+    Sequence, TerminalAuthority, UnfencedWrites, WriteAuthority, apply,
 };
 use serde_json::{Value, json};
 
@@ -102,7 +103,6 @@ fn the_first_attempt_begins_the_execution_in_the_same_decision() {
         let mut world = disposed(disposition);
         assert!(world.record().attempts.is_empty());
         let lease = world.claim(&owner("a"), 100);
-        world.advance(0);
         assert_eq!(world.run(begin("a", &lease)), inserts([first_start(1, "a"), start(2, 1, "a", 1)]), "{disposition}");
         let record = world.record();
         assert_eq!(record.first_started.as_deref(), Some(&ProcessStarted { owner: owner("a"), started_at_ms: 77 }));
@@ -158,6 +158,14 @@ fn an_attempt_after_a_recorded_start_does_not_record_it_again() {
     let lease = world.claim(&owner("a"), 100);
     assert_eq!(world.run(begin("a", &lease)), inserts([start(2, 1, "a", 1)]));
     assert_eq!(world.record().first_started.as_ref().map(|first| &first.owner), Some(&owner("host")));
+}
+
+/// Who started it is what the caller says, once; whose attempt it is, is what the store knows.
+#[test]
+fn an_attempt_is_that_of_the_holder_whoever_is_said_to_have_started() {
+    let mut world = World::registered();
+    let lease = world.claim(&owner("a"), 100);
+    assert_eq!(world.run(begin("host", &lease)), inserts([first_start(1, "host"), start(2, 1, "a", 1)]));
 }
 
 #[test]
@@ -404,6 +412,12 @@ fn the_same_failure_again_is_told_that_it_stands() {
     let row = world.row();
     assert_eq!(world.run(fail(&lease)), Decision::default(), "and while another holds the lease, who keeps it");
     assert_eq!(world.row(), row);
+    let none = Refusal::NoAttemptBegun { process_id: id() };
+    assert_eq!(
+        world.refusal(fail(&next)),
+        none,
+        "who failed at nothing is not told so, although the failure is the same"
+    );
     world.run(begin("b", &next));
     assert_eq!(world.refusal(fail(&lease)), lease_lost(), "but not once the next attempt has begun");
 }
@@ -478,6 +492,30 @@ fn a_failure_is_the_outcome_that_it_says() {
     let failure = AttemptFailure::execution("c", "m");
     let output = ProcessAwaitOutput::failure(ProcessFailureClass::Execution, "c", "m");
     assert_eq!(failure.to_await_output(), output);
+}
+
+/// Only a damaged log holds such events; what was known before stays known.
+#[test]
+fn what_cannot_be_read_of_an_attempt_changes_nothing() {
+    let mut world = retrying(POLICY);
+    let lease = begun(&mut world, "a");
+    world.run(fail(&lease));
+    for event_type in ["process.attempt_started", "process.attempt_failed"] {
+        let damaged = apply(world.state.clone(), &Arc::new(event(4, event_type, json!({"attempt": "two"}))));
+        assert_eq!(damaged.record.expect("registered").attempts, world.record().attempts, "{event_type}");
+        assert_eq!((damaged.sequence, damaged.body_sequence), (Sequence(4), Sequence(3)));
+    }
+}
+
+/// A record that had a failure and no attempt was stored without the failure, and read back as another.
+#[test]
+fn whatever_is_known_of_attempts_is_stored() {
+    let failure = AttemptFailed { attempt: 0, failure: failure(), retry_at_ms: 1 };
+    assert!(!ProcessAttempts { failure: Some(Arc::new(failure)), ..ProcessAttempts::default() }.is_empty());
+    let latest = Some(Arc::new(attempt(0, "a", 1)));
+    assert!(!ProcessAttempts { latest, ..ProcessAttempts::default() }.is_empty());
+    assert!(!ProcessAttempts { begun: 1, ..ProcessAttempts::default() }.is_empty());
+    assert!(ProcessAttempts::default().is_empty());
 }
 
 // Registrations.
