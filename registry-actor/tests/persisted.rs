@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_actor::domain::{
-    CoreEventType, Digest, LeaseRow, OperationId, ProcessEvent, ProcessId, ProcessRecord, ProcessWakeDelivery,
-    SessionDeletion, Tombstone,
+    CoreEventType, Digest, LeaseRow, OperationId, ProcessAttempts, ProcessEvent, ProcessId, ProcessRecord,
+    ProcessWakeDelivery, SessionDeletion, Tombstone,
 };
 use registry_actor::fuzzing::stored::{self, StoredBody, StoredEvent};
 use serde::de::DeserializeOwned;
@@ -167,7 +167,17 @@ fn every_version_is_read_for_ever() {
 fn a_record_of_the_first_version_is_of_a_first_life_and_has_nothing_that_came_later() {
     let rows = read::<Rows>(&golden().join("persisted/v1/record.json"));
     for (name, row) in rows {
-        for key in ["generation", "external_ref", "abandon_request", "wait", "tags"] {
+        for key in [
+            "generation",
+            "external_ref",
+            "abandon_request",
+            "wait",
+            "tags",
+            "attempts",
+            "retry",
+            "deadline_ms",
+            "parent",
+        ] {
             assert!(!row.text("body").contains(&format!("\"{key}\"")), "{name} is of the first version");
         }
         let stored = row.body();
@@ -177,6 +187,9 @@ fn a_record_of_the_first_version_is_of_a_first_life_and_has_nothing_that_came_la
                 .expect("it reads");
         assert_eq!((record.generation, &record.external_ref, &record.abandon_request), (1, &None, &None));
         assert_eq!((&record.wait, record.registration.tags.len()), (&None, 0));
+        assert_eq!(record.attempts, ProcessAttempts::default());
+        let registration = &record.registration;
+        assert_eq!((registration.retry, registration.deadline_ms, &registration.parent), (None, None, &None));
     }
 }
 
