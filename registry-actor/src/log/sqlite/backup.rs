@@ -113,8 +113,7 @@ pub(super) async fn in_background<T: Send + 'static>(
     let (answer, answered) = oneshot::channel();
     let started = thread::Builder::new().name(name.to_owned()).spawn(move || {
         let outcome = work(&mut |step| {
-            may_go_on()?;
-            if answer.is_closed() || progress(step).is_break() { Err(BackupError::Stopped) } else { Ok(()) }
+            if answer.is_closed() || progress(step).is_break() { Err(BackupError::Stopped) } else { may_go_on() }
         });
         let _ = answer.send(outcome);
     });
