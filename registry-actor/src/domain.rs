@@ -70,7 +70,7 @@ pub use limits::{Limits, Measure};
 pub use liveness::{LeaseOwnerLiveness, ObservedProcess};
 pub use outcome::{AbandonEvidence, AbandonWriter, ProcessAwaitOutput, ProcessFailureClass, ProcessTerminalState};
 pub use provenance::{CausalRef, ProcessOriginator, ProcessProvenance};
-pub use prune::{ProcessPruneReport, ProjectionWatermark, PruneFilter};
+pub use prune::{ProcessPruneReport, ProjectionWatermark, PruneExemption, PruneFilter};
 pub use receipt::{Receipt, ReceiptEvent};
 pub use record::{ProcessRecord, ProcessStarted};
 pub use refusal::Refusal;
