@@ -19,8 +19,8 @@ pub use memory::{AppendFault, MemoryLog};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{
     BackupCheck, BackupError, BackupProgress, BackupReport, CheckedStore, EarlierSessions, ExistingStore, FaultVerdict,
-    OpenError, RestoreReport, SqliteLog, SqliteOptions, SqliteReader, StoreHolder, VacuumPace, WriterFaults,
-    WriterPoint, restore_backup,
+    OpenError, RestoreReport, SqliteLog, SqliteOptions, SqliteReader, StoreHolder, VacuumAtClose, VacuumPace,
+    WriterFaults, WriterPoint, restore_backup,
 };
 
 use crate::domain::{ProcessEvent, ReplayKey};

@@ -53,7 +53,8 @@ impl PruneExemption {
 
 impl PruneFilter {
     /// Whether it means a process that ended so, whenever that was.
-    pub(crate) fn means(&self, state: ProcessTerminalState, registration: &ProcessRegistration) -> bool {
+    #[must_use]
+    pub fn means(&self, state: ProcessTerminalState, registration: &ProcessRegistration) -> bool {
         self.state.is_none_or(|meant| meant == state)
             && self.kind.as_ref().is_none_or(|kind| *kind == registration.identity.kind)
             && self.tags.is_subset(&registration.tags)

@@ -45,7 +45,7 @@ pub use self::options::SqliteOptions;
 pub use self::owner::StoreHolder;
 pub use self::reader::SqliteReader;
 pub use self::restore::{EarlierSessions, ExistingStore, RestoreReport};
-pub use self::vacuum::VacuumPace;
+pub use self::vacuum::{VacuumAtClose, VacuumPace};
 pub use self::whole_check::CheckedStore;
 
 use self::group::GroupWriter;

@@ -14,11 +14,23 @@ pub struct VacuumPace {
     pub kept_pages: u32,
     /// While there is always something to store: a step after so many groups. When there is not, steps follow each other.
     pub groups_between_steps: u32,
+    /// What becomes of the rest when the log is closed.
+    pub at_close: VacuumAtClose,
+}
+
+/// What becomes of free pages that are not given back yet when the log is closed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum VacuumAtClose {
+    /// They stay for the next host, so that a close is not held up.
+    #[default]
+    Leave,
+    /// All of them are given back first.
+    Finish,
 }
 
 impl Default for VacuumPace {
     fn default() -> Self {
-        Self { step_pages: 128, kept_pages: 256, groups_between_steps: 16 }
+        Self { step_pages: 128, kept_pages: 256, groups_between_steps: 16, at_close: VacuumAtClose::Leave }
     }
 }
 

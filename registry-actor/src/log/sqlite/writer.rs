@@ -16,7 +16,7 @@ use super::pool::ReaderPool;
 use super::queue::{GroupLimits, Queue, Queued, QueuedAcross, Taken};
 use super::read;
 use super::schema::{self, Synchronous};
-use super::vacuum::{self, Vacuum, VacuumPace};
+use super::vacuum::{self, Vacuum, VacuumAtClose, VacuumPace};
 use crate::domain::Tombstone;
 use crate::log::followers::Followers;
 use crate::port::{AppendError, AppendResult, CommittedBatch, CommittedGroup, LogError, Position};
@@ -66,6 +66,9 @@ impl Writer {
             }
         }
         self.queue.end();
+        while self.settings.vacuum.at_close == VacuumAtClose::Finish && self.vacuum != Vacuum::Done {
+            self.give_back();
+        }
         // Nobody reads any more, so that the log file can be emptied.
         self.pool.shut();
         if let Some(group) = self.group.take()
