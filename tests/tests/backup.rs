@@ -24,6 +24,7 @@ use registry_tests::log_author::{
 use registry_tests::log_backend::{SqliteBackend, raw_connection};
 use registry_tests::log_conformance::bounded;
 use registry_tests::log_reading::{assert_whole, load};
+use registry_tests::scoreboard::{self, RunRecord};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -527,7 +528,7 @@ async fn a_flipped_byte_is_found_or_means_nothing() {
     let good = std::fs::read(shelf.path("good")).expect("the backup");
     let held = feed_of(&SqliteReader::open(shelf.path("good")).expect("it")).await;
     let (mut state, mut found) = (seed, 0);
-    let rounds = std::env::var("PROCTOR_FLIPPED_BYTES").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
+    let rounds: u64 = std::env::var("PROCTOR_FLIPPED_BYTES").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
     for round in 0..rounds {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let place = usize::try_from((state >> 16) % good.len() as u64).expect("a place");
@@ -547,6 +548,16 @@ async fn a_flipped_byte_is_found_or_means_nothing() {
     }
     assert!(found > 20, "{found} of {rounds} were found");
     println!("{found} of {rounds} flipped bytes were found, the others meant nothing");
+    scoreboard::record(&RunRecord {
+        name: "flipped-bytes-of-backups".to_owned(),
+        what: "A bit of a backup is flipped: it is refused, or what is restored is what was backed up".to_owned(),
+        ran: rounds,
+        unit: "flipped bits".to_owned(),
+        seed: Some(seed),
+        violations: 0,
+        measured: [("refused".to_owned(), found.to_string())].into(),
+        not_run: None,
+    });
 }
 
 #[tokio::test]
