@@ -460,7 +460,7 @@ async fn the_log_file_of_a_killed_host_does_not_come_back_in_the_restored_store(
     drop(reader);
     let mut second = CrashWriter::start(writer, &store, Syncing::Full);
     second.wait_for(200);
-    second.kill();
+    drop(second.kill());
     assert!(shelf.path("store.db-wal").metadata().expect("a log file").len() > 0);
     shelf.restore("copy.db", "store.db", ExistingStore::Replace).await.expect("restored");
     let held = feed_of(&SqliteReader::open(shelf.path("copy.db")).expect("the copy")).await;

@@ -177,7 +177,6 @@ async fn a_projector_that_lags_is_never_overtaken() {
 }
 
 /// A registry that answers prunes by a script.
-#[derive(Default)]
 struct Scripted {
     answers: Mutex<VecDeque<Scene>>,
     commands: AtomicUsize,
