@@ -4,9 +4,11 @@
 //! runtime nor a parsed command line.
 
 mod attempt;
+mod backup;
 mod bench;
 mod cli;
 mod command_process;
+mod copy_progress;
 mod default_id;
 mod events;
 mod failure;
@@ -16,7 +18,9 @@ mod lease_keeper;
 mod list;
 mod notice;
 mod process_view;
+mod prune;
 mod recovery;
+mod restore;
 mod run;
 mod sheet;
 mod show;

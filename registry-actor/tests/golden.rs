@@ -17,10 +17,10 @@ use registry_actor::domain::{
     ProcessListFilter, ProcessOriginator, ProcessParent, ProcessProvenance, ProcessPruneReport, ProcessRecord,
     ProcessRegistration, ProcessSessionDeleteReport, ProcessSignal, ProcessStarted, ProcessState, ProcessStatus,
     ProcessStatusFilter, ProcessTerminalSpec, ProcessTerminalState, ProcessValueSelector, ProcessWakeDedupeKey,
-    ProcessWakeDelivery, ProcessWakeSpec, ProjectionWatermark, PruneFilter, Receipt, ReceiptEvent, RecoveryDisposition,
-    Refusal, RegistryCommand, RegistryReceipt, ReplayKey, RetryPolicy, SelectorError, Sequence, SessionDeletion,
-    SessionScope, StoreSession, TimeRange, Tombstone, UnfencedWrites, WaitState, WakeCursor, WriteAuthority, apply,
-    clear_wake_target, decide,
+    ProcessWakeDelivery, ProcessWakeSpec, ProjectionWatermark, PruneExemption, PruneFilter, Receipt, ReceiptEvent,
+    RecoveryDisposition, Refusal, RegistryCommand, RegistryReceipt, ReplayKey, RetryPolicy, SelectorError, Sequence,
+    SessionDeletion, SessionScope, StoreSession, TimeRange, Tombstone, UnfencedWrites, WaitState, WakeCursor,
+    WriteAuthority, apply, clear_wake_target, decide,
 };
 use registry_actor::port::{
     Answer, ChangePage, DurabilityTier, EventPage, HandleGrantPage, LogError, PendingWake, PendingWakePage,
@@ -489,8 +489,21 @@ fn commands_across_processes_keep_their_shape_and_are_tagged_with_their_name() {
         state: Some(ProcessTerminalState::Abandoned),
         kind: Some("wasm".into()),
         tags: ["ci".to_owned()].into(),
+        except: Vec::new(),
+    };
+    let sparing = PruneFilter {
+        except: vec![
+            PruneExemption {
+                state: Some(ProcessTerminalState::Failed),
+                kind: Some("job".into()),
+                tags: ["audit".to_owned()].into(),
+            },
+            PruneExemption::default(),
+        ],
+        ..PruneFilter::ended_before(9)
     };
     let samples = vec![
+        ("prune_sparing", prune(sparing, ProjectionWatermark::NoProjector)),
         ("grant_handle", RegistryCommand::GrantHandle { grant: grant() }),
         ("grant_handle_bare", RegistryCommand::GrantHandle { grant: bare_grant() }),
         ("revoke_handle", RegistryCommand::RevokeHandle { scope: frame(), process_id: id() }),
