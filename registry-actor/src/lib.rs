@@ -3,6 +3,7 @@
 //! - [`domain`] is the pure core: values, [`decide`](fn@domain::decide) and [`apply`](fn@domain::apply).
 //! - [`port`] holds the traits between rooms: [`ProcessRegistry`](port::ProcessRegistry),
 //!   [`ProcessLog`](port::ProcessLog), [`CommitListener`](port::CommitListener).
+//! - `remote` holds both ends of a registry over a Unix socket.
 //! - `log` holds the logs behind that port: in memory, and in SQLite.
 
 #[cfg(feature = "actors")]
@@ -11,6 +12,10 @@ pub mod domain;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(any(feature = "actors", feature = "remote"))]
+mod liveness;
 #[cfg(any(feature = "actors", feature = "sqlite"))]
 pub mod log;
 pub mod port;
+#[cfg(feature = "remote")]
+pub mod remote;
