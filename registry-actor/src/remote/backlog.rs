@@ -15,7 +15,8 @@ pub(super) struct Backlog<T> {
 }
 
 struct State<T> {
-    news: VecDeque<T>,
+    /// Each with its weight.
+    news: VecDeque<(T, usize)>,
     weight: usize,
     missed: bool,
 }
@@ -36,13 +37,13 @@ impl<T> Backlog<T> {
         Self { state: Mutex::new(state), limit, changed: Notify::const_new() }
     }
 
-    /// Queues, or leaves out; never waits. The weight counts until all that is queued was taken.
+    /// Queues, or leaves out; never waits.
     pub(super) fn push(&self, news: T, weight: usize) {
         let mut state = self.lock();
         let heavier = state.weight.saturating_add(weight);
         if heavier < self.limit {
             state.weight = heavier;
-            state.news.push_back(news);
+            state.news.push_back((news, weight));
             drop(state);
             self.changed.notify_one();
         } else {
@@ -79,11 +80,9 @@ impl<T> Backlog<T> {
         if std::mem::take(&mut state.missed) {
             return Some(Taken::Missed);
         }
-        let news = state.news.pop_front();
-        if state.news.is_empty() {
-            state.weight = 0;
-        }
-        news.map(Taken::News)
+        let (news, weight) = state.news.pop_front()?;
+        state.weight -= weight;
+        Some(Taken::News(news))
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {

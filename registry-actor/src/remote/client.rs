@@ -70,7 +70,7 @@ impl RemoteRegistry {
         let since = Instant::now();
         let mut backoff = Backoff::default();
         let first: Connected = loop {
-            match connect(&path, &hello, patience).await {
+            match connect(&path, &hello).await {
                 Ok(connected) => break connected,
                 Err(error) if error.may_pass() && since.elapsed() < patience => {
                     tokio::time::sleep(backoff.delay()).await;

@@ -12,6 +12,9 @@ use super::admission::{Peer, trusts_server};
 use super::frame::{self, FrameReader};
 use super::message::{ClientMessage, Goodbye, Hello, ServerMessage, Welcome};
 
+/// How long a server has for its greeting. One that does not say anything is none.
+const WELCOME_WITHIN: Duration = Duration::from_secs(10);
+
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -71,7 +74,7 @@ impl ConnectError {
 }
 
 /// Connects and greets, once.
-pub(super) async fn connect(path: &Path, hello: &Hello, patience: Duration) -> Result<Connected, ConnectError> {
+pub(super) async fn connect(path: &Path, hello: &Hello) -> Result<Connected, ConnectError> {
     let no_server = |error: std::io::Error| ConnectError::NoServer { path: path.to_owned(), reason: error.to_string() };
     let stream = UnixStream::connect(path).await.map_err(no_server)?;
     let peer = stream.peer_cred().map(Peer::from).map_err(no_server)?;
@@ -85,11 +88,11 @@ pub(super) async fn connect(path: &Path, hello: &Hello, patience: Duration) -> R
         .map_err(|error| no_welcome(error.to_string()))?;
     // A server that has refused already does not read it; its reason is to be read all the same.
     drop(writer.write_all_buf(&mut buffer).await);
-    let frame = match tokio::time::timeout(patience, frames.next()).await {
+    let frame = match tokio::time::timeout(WELCOME_WITHIN, frames.next()).await {
         Ok(Some(Ok(frame))) => frame,
         Ok(Some(Err(error))) => return Err(no_welcome(error.to_string())),
         Ok(None) => return Err(no_welcome("the end of the connection".to_owned())),
-        Err(_) => return Err(no_welcome(format!("nothing within {patience:?}"))),
+        Err(_) => return Err(no_welcome(format!("nothing within {WELCOME_WITHIN:?}"))),
     };
     match serde_json::from_slice(&frame) {
         Ok(ServerMessage::Welcome(welcome)) => {

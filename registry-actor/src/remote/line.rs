@@ -113,7 +113,7 @@ impl Line {
     async fn connect_anew(&mut self, backoff: &mut Backoff) -> Connected {
         let since = Instant::now();
         loop {
-            let error = match connect(&self.path, &self.hello, self.patience).await {
+            let error = match connect(&self.path, &self.hello).await {
                 Ok(connected) if self.source.0.is_some() && !connected.welcome.follows => ConnectError::DoesNotTell,
                 Ok(connected) => {
                     *self.known.lock().unwrap_or_else(PoisonError::into_inner) = connected.welcome.clone();
