@@ -25,6 +25,8 @@ use registry_actor::remote::{
     Admission, ConnectError, Goodbye, PROTOCOL, Peer, RegistryServer, RemoteOptions, RemoteRegistry, ServeError,
     ServerOptions, StopReport, VERSION, own_liveness,
 };
+use registry_tests::ManualClock;
+use registry_tests::direct_registry::DirectRegistry;
 use registry_tests::example_process::{note, process_id, registration};
 use registry_tests::log_conformance::bounded;
 use registry_tests::scoreboard::{self, RunRecord};
@@ -946,6 +948,40 @@ async fn a_registry_that_ends_under_its_server_leaves_nobody_waiting() {
         host.registry.shut_down(PATIENCE).await;
         let waited = soon("an answer", waiting).await.expect("a task");
         assert!(matches!(waited, Err(WaitError::SourceClosed { .. })), "{waited:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_registry_that_does_not_tell_of_its_commits_is_not_listened_to_either() {
+    bounded(async {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("socket");
+        let log = Arc::new(MemoryLog::new("store"));
+        let session = log.session().clone();
+        let direct = Arc::new(DirectRegistry::new(log, Arc::new(ManualClock::default()), 1));
+        let _server = RegistryServer::start(&path, direct, session, ServerOptions::default()).await.expect("a server");
+        let client = RemoteRegistry::connect(&path, RemoteOptions::default()).await.expect("a client");
+        assert!(client.change_source().is_none());
+        assert_eq!(client.durability_tier(), DurabilityTier::Inline);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_follow_is_told_nothing() {
+    bounded(async {
+        let host = Host::start().await;
+        let id = host.registered("p").await;
+        let _server = host.serve(ServerOptions::default()).await;
+        let mut options = RemoteOptions::default();
+        options.follow = false;
+        let client = RemoteRegistry::connect(host.path(), options).await.expect("a client");
+        assert!(client.change_source().is_none());
+        let mut raw = host.greeted(false).await;
+        client.append_event(&id, note(1)).await.expect("an append");
+        raw.say(&read(1, &id)).await;
+        assert_eq!(raw.hear().await.expect("an answer")["answer"]["id"], 1, "and nothing before it");
     })
     .await;
 }
