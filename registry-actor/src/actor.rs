@@ -10,7 +10,6 @@ mod directory;
 mod envelope;
 mod environment;
 mod gate;
-mod liveness;
 mod news;
 mod options;
 mod process;
@@ -21,9 +20,10 @@ mod root;
 mod shard;
 mod subscription;
 
+pub use crate::liveness::{observe, own_liveness};
 pub use actor_wait::{ActorWait, await_by_message};
 pub use clock::SystemClock;
-pub use liveness::{observe, own_liveness};
+
 pub use news::{ProcessNews, Told};
 pub use options::RegistryOptions;
 pub use registry::{ActorRegistry, QuarantinedProcess, ShutdownReport, StartError};

@@ -4,6 +4,7 @@
 //! - [`port`] holds the traits between rooms: [`ProcessRegistry`](port::ProcessRegistry),
 //!   [`ProcessLog`](port::ProcessLog), [`CommitListener`](port::CommitListener).
 //! - [`retention`] says which ended processes are pruned when, and prunes them on a schedule.
+//! - `remote` holds both ends of a registry over a Unix socket.
 //! - `log` holds the logs behind that port: in memory, and in SQLite.
 
 #[cfg(feature = "actors")]
@@ -12,9 +13,13 @@ pub mod domain;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(any(feature = "actors", feature = "remote"))]
+mod liveness;
 #[cfg(any(feature = "actors", feature = "sqlite"))]
 pub mod log;
 pub mod port;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod retention;
 #[cfg(feature = "actors")]
 pub mod worker;

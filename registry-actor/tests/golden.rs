@@ -792,6 +792,7 @@ fn refusals_keep_their_shape_and_their_words() {
         ("cursor_foreign", Refusal::Cursor(CursorFault::Foreign { expected: "store".into(), found: "other".into() })),
         ("cursor_other_epoch", Refusal::Cursor(CursorFault::OtherEpoch { expected: 2, found: 1 })),
         ("cursor_rewound", Refusal::Cursor(CursorFault::Rewound)),
+        ("foreign_store_session", Refusal::ForeignStoreSession { owner_id: "worker".into(), session: session() }),
         ("decision_panicked", Refusal::DecisionPanicked { process_id, message: "why".into() }),
     ];
     check_variants(&samples);

@@ -29,10 +29,10 @@ const FORBIDDEN_EVERYWHERE: [&str; 20] = [
 ];
 
 /// Rooms that stand above the domain.
-const FORBIDDEN_IN_DOMAIN: [&str; 4] = ["crate::port", "crate::log", "crate::actor", "crate::worker"];
+const FORBIDDEN_IN_DOMAIN: [&str; 5] = ["crate::port", "crate::log", "crate::actor", "crate::worker", "crate::remote"];
 
 /// Rooms that stand above the ports.
-const FORBIDDEN_IN_PORT: [&str; 3] = ["crate::log", "crate::actor", "crate::worker"];
+const FORBIDDEN_IN_PORT: [&str; 4] = ["crate::log", "crate::actor", "crate::worker", "crate::remote"];
 
 /// The groups of a `use` tree hide paths from a search for whole paths: `use std::{fs, time::Instant}`. No source of
 /// the pure rooms may group at the root of `std` or of the crate, so that a path is always spelt out.

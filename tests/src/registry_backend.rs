@@ -2,6 +2,7 @@
 //!
 //! What a backend cannot do it declares; nothing is guessed.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use registry_actor::log::{MemoryLog, SqliteLog, SqliteOptions};
 use registry_actor::port::{
     Answer, ChangeSource, Clock, DurabilityTier, ProcessLog, ProcessRegistry, Query, RegistryError,
 };
+use registry_actor::remote::{RegistryServer, RemoteOptions, RemoteRegistry, ServerOptions, StoreSessionOwners};
 use tempfile::TempDir;
 
 use crate::direct_registry::DirectRegistry;
@@ -27,6 +29,7 @@ pub struct RegistryBackend {
     store: Store,
     front: Front,
     opened: u64,
+    sockets: Option<TempDir>,
 }
 
 /// A registry, open over its store.
@@ -36,6 +39,7 @@ pub struct OpenRegistry {
     /// What it writes to.
     pub log: Arc<dyn ProcessLog>,
     actors: Vec<ActorRegistry>,
+    remote: Option<(RegistryServer, RemoteRegistry)>,
 }
 
 enum Store {
@@ -49,6 +53,7 @@ enum Front {
     Watched,
     Actors,
     TwoRegistries,
+    Remote,
 }
 
 impl RegistryBackend {
@@ -94,8 +99,24 @@ impl RegistryBackend {
         Self::of(Store::sqlite(), Front::TwoRegistries)
     }
 
+    /// The log in memory, behind actors, behind a socket.
+    #[must_use]
+    pub fn memory_remote() -> Self {
+        Self::of(Store::Memory(None), Front::Remote).with_sockets()
+    }
+
+    /// SQLite, behind actors, behind a socket.
+    #[must_use]
+    pub fn sqlite_remote() -> Self {
+        Self::of(Store::sqlite(), Front::Remote).with_sockets()
+    }
+
+    fn with_sockets(self) -> Self {
+        Self { sockets: Some(tempfile::tempdir().expect("a directory")), ..self }
+    }
+
     const fn of(store: Store, front: Front) -> Self {
-        Self { store, front, opened: 0 }
+        Self { store, front, opened: 0, sockets: None }
     }
 
     /// What its registry has to answer.
@@ -112,7 +133,7 @@ impl RegistryBackend {
     pub const fn tells_changes(&self) -> bool {
         match self.front {
             Front::Direct | Front::Watched => false,
-            Front::Actors | Front::TwoRegistries => true,
+            Front::Actors | Front::TwoRegistries | Front::Remote => true,
         }
     }
 
@@ -127,9 +148,9 @@ impl RegistryBackend {
                 if self.front == Front::Watched {
                     (registry, _) = watch_process_registry(registry);
                 }
-                return OpenRegistry { registry, log, actors: Vec::new() };
+                return OpenRegistry { registry, log, actors: Vec::new(), remote: None };
             }
-            Front::Actors => 1,
+            Front::Actors | Front::Remote => 1,
             Front::TwoRegistries => 2,
         };
         let mut actors = Vec::new();
@@ -138,17 +159,28 @@ impl RegistryBackend {
             options.clock = Arc::clone(clock) as Arc<dyn Clock>;
             actors.push(ActorRegistry::start(Arc::clone(&log), options).await.expect("a registry"));
         }
+        if let Some(sockets) = &self.sockets {
+            let path = sockets.path().join("socket");
+            let served = Arc::new(actors[0].clone()) as Arc<dyn ProcessRegistry>;
+            let remote = serve(&path, served, &*log).await;
+            let registry = Arc::new(remote.1.clone());
+            return OpenRegistry { registry, log, actors, remote: Some(remote) };
+        }
         let registry: Arc<dyn ProcessRegistry> = match &actors[..] {
             [only] => Arc::new(only.clone()),
             _ => Arc::new(InTurn { registries: actors.clone(), calls: AtomicUsize::new(0) }),
         };
-        OpenRegistry { registry, log, actors }
+        OpenRegistry { registry, log, actors, remote: None }
     }
 }
 
 impl OpenRegistry {
     /// Ends the registry and gives the store back.
     pub async fn close(self) {
+        if let Some((server, client)) = self.remote {
+            client.close().await;
+            assert_eq!(server.stop(PATIENCE).await.connections_cut, 0, "everything was answered");
+        }
         for registry in &self.actors {
             assert_eq!(registry.shut_down(PATIENCE).await.shards_killed, 0, "all actors came to rest");
         }
@@ -174,6 +206,19 @@ impl Store {
             }
         }
     }
+}
+
+/// A registry behind a socket, and its client. Both live in this process, so that a lease owner may name the store session.
+async fn serve(
+    path: &Path,
+    registry: Arc<dyn ProcessRegistry>,
+    log: &dyn ProcessLog,
+) -> (RegistryServer, RemoteRegistry) {
+    let mut options = ServerOptions::default();
+    options.store_session_owners = StoreSessionOwners::Accepted;
+    let server = RegistryServer::start(path, registry, log.session().clone(), options).await.expect("a server");
+    let client = RemoteRegistry::connect(path, RemoteOptions::default()).await.expect("a client");
+    (server, client)
 }
 
 /// Several registries over one log, of which each call takes the next: what one knows, the other has to find out.

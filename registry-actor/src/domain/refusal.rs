@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     CursorFault, InvalidFilter, LeaseOwnerIdentity, Measure, ProcessAwaitOutput, ProcessExternalRef, ProcessId,
     ProcessLease, ProcessTerminalState, RegistrationHash, ReplayKey, SelectorError, Sequence, SessionScope,
+    StoreSession,
 };
 
 /// Why a command was not carried out.
@@ -300,6 +301,14 @@ pub enum Refusal {
     /// The store does not accept the cursor.
     #[error(transparent)]
     Cursor(CursorFault),
+    /// A worker in a process of its own names the session of the host's store as its life: only the host itself lives in it.
+    #[error("lease owner `{owner_id}` lives outside of the host and cannot name its store session {session}")]
+    ForeignStoreSession {
+        /// Who.
+        owner_id: String,
+        /// What it named.
+        session: StoreSession,
+    },
     /// Deciding the command panicked. It is not tried again.
     #[error("command for process `{process_id}` panicked while it was decided: {message}")]
     DecisionPanicked {

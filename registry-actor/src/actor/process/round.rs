@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::super::envelope::Envelope;
 use super::super::environment::Environment;
-use super::super::liveness::observe;
 use crate::domain::{
     Command, DecisionContext, LeaseRow, ObservedProcess, OperationId, ProcessEvent, ProcessState, ProcessWakeDelivery,
     Receipt, Refusal, Sequence, apply, decide,
 };
+use crate::liveness::observe;
 use crate::port::{BatchEvent, FaultPoint, RegistryError};
 
 /// The events that acknowledgements of a round name, as the log has them.
