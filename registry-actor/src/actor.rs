@@ -3,6 +3,7 @@
 //! They are thin around [`decide`](fn@crate::domain::decide) and [`ProcessLog`](crate::port::ProcessLog): no rule of a
 //! process is written here.
 
+mod activation;
 mod actor_wait;
 mod attach;
 mod clock;
@@ -19,13 +20,17 @@ mod registry;
 mod restart;
 mod root;
 mod shard;
+mod shutdown;
 mod subscription;
+mod tree;
 
 pub use actor_wait::{ActorWait, await_by_message};
 pub use clock::SystemClock;
 pub use liveness::{observe, own_liveness};
 pub use news::{ProcessNews, Told};
 pub use options::RegistryOptions;
-pub use registry::{ActorRegistry, QuarantinedProcess, ShutdownReport, StartError};
+pub use registry::{ActorRegistry, QuarantinedProcess, RegistryHoldings, StartError};
 pub use restart::{RestartDecision, RestartHistory, RestartPolicy};
+pub use root::RegistryFailed;
+pub use shutdown::{ShutdownProgress, ShutdownReport, ShutdownStage};
 pub use subscription::ProcessSubscription;
