@@ -6,6 +6,7 @@
 
 mod abandon;
 mod apply;
+mod attempt;
 mod command;
 mod cursor;
 mod decide;
@@ -24,6 +25,7 @@ mod liveness;
 mod name;
 mod nesting;
 mod outcome;
+mod parent;
 mod provenance;
 mod prune;
 mod receipt;
@@ -46,6 +48,7 @@ mod wake;
 
 pub use abandon::AbandonRequest;
 pub use apply::apply;
+pub use attempt::{AttemptFailed, AttemptFailure, AttemptStarted, ProcessAttempts, RetryPolicy};
 pub use command::{Command, CommandEvents, LeaseRelease, WriteAuthority};
 pub use cursor::{ChangeCursor, CursorFault, InvalidCursor, WakeCursor};
 pub use decide::{
@@ -69,6 +72,7 @@ pub use lease::{
 pub use limits::{Limits, Measure};
 pub use liveness::{LeaseOwnerLiveness, ObservedProcess};
 pub use outcome::{AbandonEvidence, AbandonWriter, ProcessAwaitOutput, ProcessFailureClass, ProcessTerminalState};
+pub use parent::{ParentEndRule, ProcessParent};
 pub use provenance::{CausalRef, ProcessOriginator, ProcessProvenance};
 pub use prune::{ProcessPruneReport, ProjectionWatermark, PruneFilter};
 pub use receipt::{Receipt, ReceiptEvent};

@@ -18,6 +18,7 @@ pub mod oracle;
 pub mod power_cut;
 pub mod registry_backend;
 pub mod registry_conformance;
+pub mod scoreboard;
 pub mod watching_conformance;
 
 pub use counted_log::CountedLog;

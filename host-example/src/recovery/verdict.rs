@@ -135,6 +135,7 @@ mod tests {
             terminal_at_ms: None,
             first_started: (start == Start::Before)
                 .then(|| Arc::new(ProcessStarted { owner: owner("starter"), started_at_ms: 2 })),
+            attempts: registry_actor::domain::ProcessAttempts::default(),
             external_ref: None,
             abandon_request: None,
             wait: None,

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{first_generation, is_first_generation};
 use super::{
-    AbandonRequest, CoreEventType, ProcessEvent, ProcessExternalRef, ProcessRecord, ProcessRegistration,
-    ProcessStarted, ProcessState, ProcessStatus, RegistrationHash, WaitState,
+    AbandonRequest, AttemptFailed, AttemptStarted, CoreEventType, ProcessAttempts, ProcessEvent, ProcessExternalRef,
+    ProcessRecord, ProcessRegistration, ProcessStarted, ProcessState, ProcessStatus, RegistrationHash, WaitState,
 };
 
 /// Payload of `process.registered`.
@@ -61,6 +61,21 @@ fn project(record: &mut ProcessRecord, core: Option<CoreEventType>, event: &Proc
         Some(CoreEventType::FirstStarted) => {
             set_once(&mut record.first_started, || ProcessStarted::deserialize(&event.payload).ok())
         }
+        Some(CoreEventType::AttemptStarted) => {
+            let started = AttemptStarted::deserialize(&event.payload).ok();
+            let changes = started.is_some();
+            if let Some(started) = started {
+                record.attempts.begun = started.attempt;
+                record.attempts.latest = Some(Arc::new(started));
+            }
+            changes
+        }
+        Some(CoreEventType::AttemptFailed) => {
+            let failed = AttemptFailed::deserialize(&event.payload).ok().map(Arc::new);
+            let changes = failed.is_some();
+            record.attempts.failure = failed.or_else(|| record.attempts.failure.take());
+            changes
+        }
         Some(CoreEventType::ExternalRefSet) => {
             set_once(&mut record.external_ref, || ProcessExternalRef::deserialize(&event.payload).ok())
         }
@@ -99,6 +114,7 @@ fn registered(event: &ProcessEvent) -> Option<Arc<ProcessRecord>> {
         updated_at_ms: event.occurred_at_ms,
         terminal_at_ms: None,
         first_started: None,
+        attempts: ProcessAttempts::default(),
         external_ref: None,
         abandon_request: None,
         wait: None,

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AbandonRequest, CoreEventType, LeaseFence, LeaseOwnerIdentity, LeaseToken, Limits, ProcessAwaitOutput,
-    ProcessEventAppendRequest, ProcessExternalRef, ProcessId, ProcessLease, ProcessRegistration, ProcessStarted,
-    ReplayKey, Sequence, WaitState,
+    AbandonRequest, AttemptFailure, CoreEventType, LeaseFence, LeaseOwnerIdentity, LeaseToken, Limits,
+    ProcessAwaitOutput, ProcessEventAppendRequest, ProcessExternalRef, ProcessId, ProcessLease, ProcessRegistration,
+    ProcessStarted, ReplayKey, Sequence, WaitState,
 };
 
 /// A mutation of one process.
@@ -46,6 +46,23 @@ pub enum Command {
         started: ProcessStarted,
         /// By what right.
         authority: WriteAuthority,
+    },
+    /// Begins an attempt as the lease holder: records that execution began, unless that is known, and counts the
+    /// attempt. Refused where the disposition forbids it: a started owner-bound process, one that is owned elsewhere, one
+    /// whose attempts are used up. Under one acquisition of the lease it begins one attempt, however often it is sent.
+    BeginAttempt {
+        /// Who begins, and when.
+        started: ProcessStarted,
+        /// By what right.
+        fence: LeaseFence,
+    },
+    /// Ends an attempt with a failure and gives the lease up, in one transaction. If the process declares another
+    /// attempt that one becomes due after the backoff; if not, the failure is its outcome.
+    FailAttempt {
+        /// Why it failed.
+        failure: AttemptFailure,
+        /// By what right.
+        fence: LeaseFence,
     },
     /// Records under which name a foreign backend knows the process. Set once; ended processes take it too.
     SetExternalRef {
@@ -125,8 +142,13 @@ impl Command {
                 super::decide::completion(process_id, output).replay_key.into_iter().collect()
             }
             Self::AckWake { sequence } => fact(CoreEventType::WakeAcknowledged, Some(*sequence)).into_iter().collect(),
+            // If no attempt is left the failure is an outcome.
+            Self::FailAttempt { failure, .. } => {
+                super::decide::completion(process_id, &failure.to_await_output()).replay_key.into_iter().collect()
+            }
             // What is set once is in the record, and the keys of these facts are not given to callers.
             Self::RecordFirstStarted { .. }
+            | Self::BeginAttempt { .. }
             | Self::SetExternalRef { .. }
             | Self::RequestAbandon { .. }
             | Self::SetWait { .. }
@@ -156,6 +178,7 @@ impl Command {
             Self::Register { .. }
             | Self::Append { .. }
             | Self::RecordFirstStarted { .. }
+            | Self::BeginAttempt { .. }
             | Self::SetExternalRef { .. }
             | Self::SetWait { .. }
             | Self::ClearWait { .. }
@@ -163,6 +186,7 @@ impl Command {
             Self::RequestCancel { .. }
             | Self::RequestAbandon { .. }
             | Self::Complete { .. }
+            | Self::FailAttempt { .. }
             | Self::ClaimLease { .. }
             | Self::ReclaimLease { .. }
             | Self::RenewLease { .. }
@@ -178,6 +202,8 @@ impl Command {
             Self::Register { .. }
             | Self::Complete { .. }
             | Self::RecordFirstStarted { .. }
+            | Self::BeginAttempt { .. }
+            | Self::FailAttempt { .. }
             | Self::SetExternalRef { .. }
             | Self::RequestAbandon { .. }
             | Self::SetWait { .. }
@@ -199,6 +225,8 @@ impl Command {
             Self::RequestCancel { .. } => "request_cancel",
             Self::Complete { .. } => "complete",
             Self::RecordFirstStarted { .. } => "record_first_started",
+            Self::BeginAttempt { .. } => "begin_attempt",
+            Self::FailAttempt { .. } => "fail_attempt",
             Self::SetExternalRef { .. } => "set_external_ref",
             Self::RequestAbandon { .. } => "request_abandon",
             Self::SetWait { .. } => "set_wait",

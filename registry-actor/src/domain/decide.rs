@@ -2,6 +2,7 @@
 
 mod across;
 mod append;
+mod attempt;
 mod facts;
 mod lease;
 mod lifecycle;
@@ -92,6 +93,8 @@ pub fn decide(state: &ProcessState, command: &Command, context: &DecisionContext
         Command::RecordFirstStarted { started, authority } => {
             lifecycle::record_first_started(state, started, authority, context)
         }
+        Command::BeginAttempt { started, fence } => attempt::begin(state, started, fence, context),
+        Command::FailAttempt { failure, fence } => attempt::fail(state, failure, fence, context),
         Command::SetExternalRef { external_ref } => facts::set_external_ref(state, external_ref, context),
         Command::RequestAbandon { request } => facts::request_abandon(state, request, context),
         Command::SetWait { wait, authority } => facts::set_wait(state, wait, authority, context),

@@ -117,6 +117,10 @@ pub enum CoreEventType {
     Registered,
     /// Execution began.
     FirstStarted,
+    /// Somebody began to execute it, for the first time or again.
+    AttemptStarted,
+    /// An attempt failed, and another is to follow.
+    AttemptFailed,
     /// A foreign backend knows it under a name.
     ExternalRefSet,
     /// It waits, said by the runner through a command.
@@ -145,9 +149,11 @@ impl CoreEventType {
     ];
 
     /// Those that only the registry appends. They cannot be declared.
-    pub const INTERNAL: [Self; 8] = [
+    pub const INTERNAL: [Self; 10] = [
         Self::Registered,
         Self::FirstStarted,
+        Self::AttemptStarted,
+        Self::AttemptFailed,
         Self::ExternalRefSet,
         Self::WaitSet,
         Self::WaitCleared,
@@ -169,6 +175,8 @@ impl CoreEventType {
             Self::Abandoned => "process.abandoned",
             Self::Registered => "process.registered",
             Self::FirstStarted => "process.first_started",
+            Self::AttemptStarted => "process.attempt_started",
+            Self::AttemptFailed => "process.attempt_failed",
             Self::ExternalRefSet => "process.external_ref_set",
             Self::WaitSet => "process.wait_set",
             Self::WaitCleared => "process.wait_cleared",

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AbandonRequest, LeaseOwnerIdentity, ProcessExternalRef, ProcessId, ProcessRegistration, ProcessStatus,
-    RegistrationHash, SessionScope, WaitState,
+    AbandonRequest, LeaseOwnerIdentity, ProcessAttempts, ProcessExternalRef, ProcessId, ProcessRegistration,
+    ProcessStatus, RegistrationHash, SessionScope, WaitState,
 };
 
 /// What is known about a process. No field changes except as the projection of a stored event.
@@ -30,6 +30,9 @@ pub struct ProcessRecord {
     /// Who began the execution. Set once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_started: Option<Arc<ProcessStarted>>,
+    /// The attempts that were made at it.
+    #[serde(default, skip_serializing_if = "ProcessAttempts::is_empty")]
+    pub attempts: ProcessAttempts,
     /// Under which name a foreign backend knows it. Set once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_ref: Option<Arc<ProcessExternalRef>>,
@@ -52,6 +55,12 @@ impl ProcessRecord {
     #[must_use]
     pub fn id(&self) -> &ProcessId {
         &self.registration.id
+    }
+
+    /// By when it has to end, in ms since the Unix epoch.
+    #[must_use]
+    pub fn deadline_at_ms(&self) -> Option<u64> {
+        self.registration.deadline_ms.map(|deadline_ms| self.created_at_ms.saturating_add(deadline_ms))
     }
 }
 

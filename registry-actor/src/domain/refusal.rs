@@ -5,8 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CursorFault, InvalidFilter, Measure, ProcessAwaitOutput, ProcessExternalRef, ProcessId, ProcessLease,
-    ProcessTerminalState, RegistrationHash, ReplayKey, SelectorError, Sequence, SessionScope,
+    CursorFault, InvalidFilter, LeaseOwnerIdentity, Measure, ProcessAwaitOutput, ProcessExternalRef, ProcessId,
+    ProcessLease, ProcessTerminalState, RegistrationHash, ReplayKey, SelectorError, Sequence, SessionScope,
 };
 
 /// Why a command was not carried out.
@@ -45,6 +45,36 @@ pub enum Refusal {
         expected: ProcessId,
         /// The process that it names.
         found: ProcessId,
+    },
+    /// What it declares about its execution cannot be kept.
+    #[error("process `{process_id}` declares execution terms that cannot be kept: {reason}")]
+    InvalidExecutionTerms {
+        /// The id.
+        process_id: ProcessId,
+        /// What was expected, and what was found.
+        reason: String,
+    },
+    /// It is executed elsewhere, and closed from there.
+    #[error("process `{process_id}` is externally-owned and must not be executed here")]
+    NotExecutedHere {
+        /// The id.
+        process_id: ProcessId,
+    },
+    /// It is bound to the owner who started it: nobody executes it again.
+    #[error("process `{process_id}` is owner-bound and was started by `{}`: it is not executed again", .owner.owner_id)]
+    AlreadyStarted {
+        /// The id.
+        process_id: ProcessId,
+        /// Who started it.
+        owner: Box<LeaseOwnerIdentity>,
+    },
+    /// As many attempts as it declares were made.
+    #[error("process `{process_id}` was attempted {max_attempts} times and declares no more attempts")]
+    AttemptsExhausted {
+        /// The id.
+        process_id: ProcessId,
+        /// How many it declares.
+        max_attempts: u32,
     },
     /// The input names no executor.
     #[error("process `{process_id}` declares an empty input kind")]

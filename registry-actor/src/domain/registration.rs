@@ -13,8 +13,8 @@ use super::limits::check_items;
 use super::name::check_name;
 use super::nesting::{MAX_LEVELS, nests_within, too_deep};
 use super::{
-    CoreEventType, Digest, Limits, ProcessEventType, ProcessId, ProcessOriginator, ProcessProvenance, Refusal,
-    SessionScope,
+    CoreEventType, Digest, Limits, ProcessEventType, ProcessId, ProcessOriginator, ProcessParent, ProcessProvenance,
+    Refusal, RetryPolicy, SessionScope,
 };
 
 /// What recovery may do with a process after its owner is gone. There is no default: the host must say.
@@ -74,6 +74,16 @@ pub struct ProcessRegistration {
     /// Words of the host, for lists and retention.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub tags: BTreeSet<String>,
+    /// How often it may be attempted. Only a rerunnable process has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
+    /// By when it has to end, in ms after its registration; at least 1. Who runs it stops it then; once nobody holds its
+    /// lease recovery ends it as failed, whatever its disposition is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// The process on whose behalf it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ProcessParent>,
 }
 
 impl ProcessRegistration {
@@ -91,7 +101,28 @@ impl ProcessRegistration {
             env_ref: None,
             wake_target: None,
             tags: BTreeSet::new(),
+            retry: None,
+            deadline_ms: None,
+            parent: None,
         }
+    }
+
+    /// The same with attempts as this policy says.
+    #[must_use]
+    pub fn with_retry(self, retry: RetryPolicy) -> Self {
+        Self { retry: Some(retry), ..self }
+    }
+
+    /// The same with an end by so many ms after its registration.
+    #[must_use]
+    pub fn with_deadline_ms(self, deadline_ms: u64) -> Self {
+        Self { deadline_ms: Some(deadline_ms), ..self }
+    }
+
+    /// The same on behalf of another process.
+    #[must_use]
+    pub fn with_parent(self, parent: ProcessParent) -> Self {
+        Self { parent: Some(parent), ..self }
     }
 
     /// The same with these tags besides those that it has.
@@ -139,6 +170,7 @@ impl ProcessRegistration {
             return Err(Refusal::EmptyInputKind { process_id: self.id.clone() });
         }
         self.check_names()?;
+        self.check_execution_terms()?;
         match (self.input.env, &self.env_ref) {
             (EnvironmentRule::Required, None) => {
                 return Err(Refusal::EnvironmentRequired { kind: self.input.kind.clone() });
@@ -177,6 +209,27 @@ impl ProcessRegistration {
                 .payload_schema
                 .check()
                 .map_err(|reason| Refusal::InvalidSchema { event_type: declared.name.clone(), reason })?;
+        }
+        Ok(())
+    }
+
+    /// Refuses terms that nobody could keep.
+    fn check_execution_terms(&self) -> Result<(), Refusal> {
+        let invalid = |reason: String| Err(Refusal::InvalidExecutionTerms { process_id: self.id.clone(), reason });
+        if let Some(retry) = &self.retry {
+            if self.disposition != RecoveryDisposition::Rerunnable {
+                return invalid(format!(
+                    "only a rerunnable process has a retry policy, this one is {}",
+                    self.disposition
+                ));
+            }
+            retry.check(&self.id)?;
+        }
+        if self.deadline_ms == Some(0) {
+            return invalid("deadline_ms must be at least 1, got 0".to_owned());
+        }
+        if self.parent.as_ref().is_some_and(|parent| parent.process_id == self.id) {
+            return invalid("a process cannot be its own parent".to_owned());
         }
         Ok(())
     }

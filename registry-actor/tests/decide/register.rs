@@ -59,6 +59,7 @@ fn a_registration_is_the_event_of_sequence_zero() {
         terminal_at_ms: None,
         generation: 1,
         first_started: None,
+        attempts: registry_actor::domain::ProcessAttempts::default(),
         external_ref: None,
         abandon_request: None,
         wait: None,

@@ -250,6 +250,7 @@ impl Model {
             updated_at_ms: self.now.epoch_ms,
             terminal_at_ms: None,
             first_started: None,
+            attempts: registry_actor::domain::ProcessAttempts::default(),
             external_ref: None,
             abandon_request: None,
             wait: None,

@@ -145,7 +145,7 @@ fn insertion(
     })
 }
 
-fn already_terminal(state: &ProcessState, existing: &ProcessAwaitOutput) -> Refusal {
+pub(super) fn already_terminal(state: &ProcessState, existing: &ProcessAwaitOutput) -> Refusal {
     Refusal::AlreadyTerminal { process_id: state.process_id.clone(), existing: Box::new(existing.clone()) }
 }
 

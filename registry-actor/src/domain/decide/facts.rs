@@ -139,7 +139,7 @@ fn set(
     fact(state, core, value, key, context)
 }
 
-fn fact(
+pub(super) fn fact(
     state: &ProcessState,
     core: CoreEventType,
     value: &impl Serialize,

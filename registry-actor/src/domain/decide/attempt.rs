@@ -1,0 +1,95 @@
+//! Attempts at a process: who begins one, and what becomes of the process when one fails.
+
+use std::sync::Arc;
+
+use super::super::json_size::check_written_size;
+use super::super::{
+    AttemptFailed, AttemptFailure, AttemptStarted, CoreEventType, LeaseFence, LeaseRelease, ProcessStarted,
+    ProcessState, RecoveryDisposition, Refusal, WriteAuthority, apply,
+};
+use super::append::{already_terminal, complete};
+use super::facts::fact;
+use super::lifecycle::record_first_started;
+use super::{Decision, DecisionContext, check_fence};
+
+/// Begins an attempt, and with the first one the execution. One acquisition of the lease makes one attempt, so that a
+/// call which is made again begins nothing twice. This is where the declared disposition binds: what it forbids is
+/// refused here, whoever asks.
+pub(super) fn begin(
+    state: &ProcessState,
+    started: &ProcessStarted,
+    fence: &LeaseFence,
+    context: &DecisionContext,
+) -> Result<Decision, Refusal> {
+    let record = state.registered()?;
+    if let Some(existing) = record.status.await_output() {
+        return Err(already_terminal(state, existing));
+    }
+    let holder = check_fence(state, fence)?;
+    let attempts = &record.attempts;
+    if attempts.latest.as_ref().is_some_and(|latest| latest.fencing_token == fence.fencing_token) {
+        return Ok(Decision::default());
+    }
+    match (record.registration.disposition, &record.first_started) {
+        (RecoveryDisposition::ExternallyOwned, _) => {
+            return Err(Refusal::NotExecutedHere { process_id: state.process_id.clone() });
+        }
+        (RecoveryDisposition::OwnerBound, Some(first)) => {
+            return Err(Refusal::AlreadyStarted {
+                process_id: state.process_id.clone(),
+                owner: Box::new(first.owner.clone()),
+            });
+        }
+        (RecoveryDisposition::OwnerBound, None) | (RecoveryDisposition::Rerunnable, _) => {}
+    }
+    if let Some(retry) = record.registration.retry.filter(|retry| !retry.allows_after(attempts.begun)) {
+        return Err(Refusal::AttemptsExhausted {
+            process_id: state.process_id.clone(),
+            max_attempts: retry.max_attempts,
+        });
+    }
+    let first = record_first_started(state, started, &WriteAuthority::Holder(fence.clone()), context)?;
+    let begun = AttemptStarted {
+        attempt: attempts.begun.saturating_add(1),
+        owner: holder.owner.clone(),
+        fencing_token: holder.fencing_token,
+        started_at_ms: started.started_at_ms,
+    };
+    let started_before = first.events.iter().fold(state.clone(), apply);
+    Ok(both(first, fact(&started_before, CoreEventType::AttemptStarted, &begun, None, context)?))
+}
+
+/// Ends the attempt of this lease with a failure, and gives the lease up in the same transaction. Whether another
+/// attempt follows, or the process ends with the failure, is what its registration declares.
+pub(super) fn fail(
+    state: &ProcessState,
+    failure: &AttemptFailure,
+    fence: &LeaseFence,
+    context: &DecisionContext,
+) -> Result<Decision, Refusal> {
+    let record = state.registered()?;
+    let attempts = &record.attempts;
+    let retry = record.registration.retry.filter(|retry| retry.allows_after(attempts.begun));
+    let Some(retry) = retry else {
+        let authority = WriteAuthority::Holder(fence.clone());
+        return complete(state, &failure.to_await_output(), &authority, LeaseRelease::Release, context);
+    };
+    if let Some(existing) = record.status.await_output() {
+        return Err(already_terminal(state, existing));
+    }
+    check_fence(state, fence)?;
+    check_written_size("attempt failure", failure)?;
+    let failed = AttemptFailed {
+        attempt: attempts.begun,
+        failure: failure.clone(),
+        retry_at_ms: context.epoch_ms.saturating_add(retry.backoff_ms(attempts.begun)),
+    };
+    let decision = fact(state, CoreEventType::AttemptFailed, &failed, None, context)?;
+    Ok(Decision { lease: Some(state.lease.released()), ..decision })
+}
+
+fn both(mut first: Decision, second: Decision) -> Decision {
+    first.events.extend(second.events.iter().map(Arc::clone));
+    first.reply.events.extend(second.reply.events);
+    first
+}
