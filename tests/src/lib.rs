@@ -4,6 +4,7 @@
 //! A suite is a list of claims about a port. A backend is one line: [`log_conformance!`] for logs,
 //! [`registry_conformance!`] for registries.
 
+pub mod child_process;
 mod counted_log;
 pub mod crash_writer;
 pub mod direct_registry;
