@@ -20,11 +20,13 @@ pub mod power_cut;
 pub mod registry_backend;
 pub mod registry_conformance;
 pub mod scoreboard;
+mod watched_log;
 pub mod watching_conformance;
 
 pub use counted_log::CountedLog;
 pub use fault_script::{Fault, FaultScript};
 pub use manual_clock::ManualClock;
+pub use watched_log::{Seen, WatchedLog};
 
 /// The example of the README is a test.
 #[cfg(doctest)]

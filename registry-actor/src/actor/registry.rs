@@ -268,10 +268,9 @@ impl ActorRegistry {
         self.inner.subscriptions.len()
     }
 
-    /// The root: for tests that kill it.
-    #[doc(hidden)]
+    /// The root, by which the supervisor of a [linked](Self::start_linked) registry knows it in its events.
     #[must_use]
-    pub fn root_actor(&self) -> ActorCell {
+    pub fn root(&self) -> ActorCell {
         self.inner.root.get_cell()
     }
 
