@@ -3,6 +3,7 @@
 //! They are thin around [`decide`](fn@crate::domain::decide) and [`ProcessLog`](crate::port::ProcessLog): no rule of a
 //! process is written here.
 
+mod activation;
 mod actor_wait;
 mod attach;
 mod clock;
@@ -18,7 +19,9 @@ mod registry;
 mod restart;
 mod root;
 mod shard;
+mod shutdown;
 mod subscription;
+mod tree;
 
 pub use crate::liveness::{observe, own_liveness};
 pub use actor_wait::{ActorWait, await_by_message};
@@ -26,6 +29,8 @@ pub use clock::SystemClock;
 
 pub use news::{ProcessNews, Told};
 pub use options::RegistryOptions;
-pub use registry::{ActorRegistry, QuarantinedProcess, ShutdownReport, StartError};
+pub use registry::{ActorRegistry, QuarantinedProcess, RegistryHoldings, StartError};
 pub use restart::{RestartDecision, RestartHistory, RestartPolicy};
+pub use root::RegistryFailed;
+pub use shutdown::{ShutdownProgress, ShutdownReport, ShutdownStage};
 pub use subscription::ProcessSubscription;

@@ -22,7 +22,7 @@ pub use backoff::Backoff;
 pub use change::{ChangeSource, CommitListener, CommittedBatch};
 pub use clock::{Clock, Timestamp};
 pub use executor::{ProcessExecutor, ProcessRun, RemainsError, RemainsOf, RunEnd, RunWaitError, StopCause};
-pub use fault::{FaultPoint, FaultPoints, NoFaults};
+pub use fault::{FaultPoint, FaultPoints, NoFaults, TreeMember, TreeStep};
 pub use log::{
     AcrossError, AppendError, AppendReply, AppendResult, BatchEvent, CommitFollower, CommittedGroup, FeedPage, Head,
     LogError, LogFault, Position, Precondition, ProcessBatch, ProcessLog, ProcessVerification, StoredProcess,

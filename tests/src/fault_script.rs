@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use registry_actor::domain::ProcessId;
-use registry_actor::port::{FaultPoint, FaultPoints};
+use registry_actor::port::{FaultPoint, FaultPoints, TreeStep};
 
 /// What happens at a point, once.
 pub type Fault = Box<dyn FnOnce() + Send>;
@@ -14,6 +14,8 @@ pub type Fault = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 pub struct FaultScript {
     faults: Mutex<HashMap<(FaultPoint, ProcessId), Vec<Fault>>>,
+    restarts: Mutex<Vec<Fault>>,
+    steps: Mutex<Vec<TreeStep>>,
 }
 
 impl FaultScript {
@@ -36,10 +38,22 @@ impl FaultScript {
         faults.entry((point, process_id.clone())).or_default().push(Box::new(fault));
     }
 
+    /// Does something when the root is next about to start one of its supervisors again.
+    pub fn at_restart(&self, fault: impl FnOnce() + Send + 'static) {
+        self.restarts.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(fault));
+    }
+
     /// How many scripted faults have not happened.
     #[must_use]
     pub fn left(&self) -> usize {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum()
+        let restarts = self.restarts.lock().unwrap_or_else(PoisonError::into_inner).len();
+        restarts + self.faults.lock().unwrap_or_else(PoisonError::into_inner).values().map(Vec::len).sum::<usize>()
+    }
+
+    /// Who of the supervision tree began and ended, in order.
+    #[must_use]
+    pub fn steps(&self) -> Vec<TreeStep> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -62,5 +76,16 @@ impl FaultPoints for FaultScript {
             scripted.remove(0)
         };
         fault();
+    }
+
+    fn tree(&self, step: &TreeStep) {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).push(*step);
+        let fault = match step {
+            TreeStep::Restarting(_) => self.restarts.lock().unwrap_or_else(PoisonError::into_inner).pop(),
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            fault();
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! A suite is a list of claims about a port. A backend is one line: [`log_conformance!`] for logs,
 //! [`registry_conformance!`] for registries.
 
+pub mod child_process;
 mod counted_log;
 pub mod crash_writer;
 pub mod direct_registry;
@@ -21,12 +22,14 @@ pub mod registry_conformance;
 pub mod scoreboard;
 pub mod scripted_executor;
 mod virtual_clock;
+mod watched_log;
 pub mod watching_conformance;
 
 pub use counted_log::CountedLog;
 pub use fault_script::{Fault, FaultScript};
 pub use manual_clock::ManualClock;
 pub use virtual_clock::VirtualClock;
+pub use watched_log::{Seen, WatchedLog};
 
 /// The example of the README is a test.
 #[cfg(doctest)]

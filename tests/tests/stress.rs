@@ -113,6 +113,7 @@ impl World {
             window: Duration::from_millis(100),
             quarantine: Duration::from_millis(3),
         };
+        options.supervisor_restart = RestartPolicy { failures_allowed: 1_000_000, ..options.restart };
         let registry = ActorRegistry::start(Arc::new(log.clone()), options).await.expect("the registry starts");
         let ids: Vec<_> = (0..PROCESSES).map(|number| process_id(&format!("p{number}"))).collect();
         for id in &ids {

@@ -170,6 +170,7 @@ impl World {
             window: Duration::from_millis(100),
             quarantine: Duration::from_millis(3),
         };
+        options.supervisor_restart = RestartPolicy { failures_allowed: 1_000_000, ..options.restart };
         let log = Arc::new(MemoryLog::new("soaked store"));
         let registry = ActorRegistry::start(log, options).await.expect("the registry starts");
         for plan in plans() {

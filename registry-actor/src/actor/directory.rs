@@ -102,6 +102,35 @@ impl Directory {
         self.residents.remove(process_id);
     }
 
+    /// Forgets a process whose actor failed and for which nobody asked again, unless something of its past could still
+    /// write: an actor, or a batch at the log, each of which holds the gate. Answers whether it is gone. Whoever comes
+    /// later finds what was submitted in the log ([`Call::submitted_from`](super::envelope::Call::submitted_from)).
+    pub(super) fn forget_when_quiet(&self, process_id: &ProcessId) -> bool {
+        // Nobody takes the gate out of the directory meanwhile: this holds the lock of the entry.
+        self.residents.remove_if(process_id, |_, resident| Arc::strong_count(&resident.gate) == 1);
+        !self.residents.contains_key(process_id)
+    }
+
+    /// How many entries there are: for tests.
+    pub(super) fn len(&self) -> usize {
+        self.residents.len()
+    }
+
+    /// The processes with a live actor for which `belongs` holds.
+    pub(super) fn alive(&self, belongs: impl Fn(&ProcessId) -> bool) -> Vec<ProcessId> {
+        let is_alive = |actor: &ActorRef<ProcessMessage>| actor.get_status() != ActorStatus::Stopped;
+        self.residents
+            .iter()
+            .filter(|resident| belongs(resident.key()) && resident.actor.as_ref().is_some_and(is_alive))
+            .map(|resident| resident.key().clone())
+            .collect()
+    }
+
+    /// Forgets everything: no actor of the registry lives any more.
+    pub(super) fn clear(&self) {
+        self.residents.clear();
+    }
+
     /// The processes for which `belongs` holds: what a restarted shard inherits.
     pub(super) fn inherited(&self, belongs: impl Fn(&ProcessId) -> bool) -> Vec<ProcessId> {
         self.residents

@@ -112,11 +112,7 @@ impl Actor for ProcessActor {
 
     /// Loads here and not in `pre_start`: in a task of its own, with the mailbox open, and so that a failure is an exit
     /// that the shard hears of.
-    async fn post_start(
-        &self,
-        _myself: ActorRef<Self::Msg>,
-        owner: &mut Self::State,
-    ) -> Result<(), ActorProcessingErr> {
+    async fn post_start(&self, myself: ActorRef<Self::Msg>, owner: &mut Self::State) -> Result<(), ActorProcessingErr> {
         owner.arguments.environment.reached(FaultPoint::Load, owner.process_id());
         owner.arguments.gate.settled().await;
         let tail = match owner.arguments.predecessor {
@@ -124,6 +120,8 @@ impl Actor for ProcessActor {
             Predecessor::Some => OPERATION_TAIL,
         };
         owner.load(tail).await?;
+        // Makes room for the next load. A refused message means that the shard is gone.
+        drop(owner.arguments.shard.cast(ShardMessage::Loaded(myself.get_id())));
         Ok(())
     }
 
@@ -391,6 +389,7 @@ impl ProcessOwner {
             lease: round.lease.clone(),
             urgent: round.urgent,
         };
+        self.arguments.environment.reached(FaultPoint::BeforeSubmit, self.process_id());
         round.mark_submitted(self.head.map_or(Sequence::REGISTRATION, |head| head.sequence.next()));
         self.at_the_log = Some(round);
         let actor = myself.clone();
@@ -413,6 +412,7 @@ impl ProcessOwner {
                 self.conflicts = 0;
                 self.head = head;
                 self.state = round.scratch.clone();
+                self.arguments.environment.reached(FaultPoint::AfterInstall, self.process_id());
                 round.answer();
                 self.state.replays.settle();
             }

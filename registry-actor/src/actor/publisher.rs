@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use super::environment::Environment;
+use super::tree::{Life, Member};
 use crate::domain::Tombstone;
-use crate::port::{ChangeSource, CommitFollower, CommittedBatch, CommittedGroup, Position, ProcessLog};
+use crate::port::{ChangeSource, CommitFollower, CommittedBatch, CommittedGroup, FaultPoint, Position};
 
 /// How many groups may wait for the publisher. What exceeds it is read from the feed later.
 const GROUPS_WAITING: usize = 1_024;
@@ -36,16 +38,16 @@ pub(super) enum PublisherMessage {
 /// What the publisher is started with. It outlives every incarnation.
 #[derive(Debug, Clone)]
 pub(super) struct PublisherArguments {
-    pub(super) log: Arc<dyn ProcessLog>,
+    pub(super) environment: Arc<Environment>,
     pub(super) source: ChangeSource,
     pub(super) line: Arc<PublisherLine>,
 }
 
 /// What the publisher knows.
-#[derive(Debug)]
 pub(super) struct Publisher {
     arguments: PublisherArguments,
     receiver: Arc<Receiver>,
+    _life: Life,
 }
 
 /// The line from the log's writer to whichever publisher lives now.
@@ -106,7 +108,8 @@ impl Actor for PublisherActor {
         let receiver =
             Arc::new(Receiver { actor: myself, waiting: AtomicUsize::new(0), told_behind: AtomicBool::new(false) });
         *arguments.line.publisher.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&receiver));
-        Ok(Publisher { arguments, receiver })
+        let life = Life::begin(&arguments.environment, Member::Publisher);
+        Ok(Publisher { arguments, receiver, _life: life })
     }
 
     /// A predecessor may have died with groups in its mailbox.
@@ -123,7 +126,7 @@ impl Actor for PublisherActor {
         &self,
         myself: ActorRef<Self::Msg>,
         message: Self::Msg,
-        Publisher { arguments: publisher, receiver }: &mut Self::State,
+        Publisher { arguments: publisher, receiver, .. }: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
             PublisherMessage::Behind => {
@@ -157,7 +160,7 @@ impl PublisherArguments {
     /// Tells what the feed has after what was told last. Told twice, it has nothing the second time.
     pub(super) async fn catch_up(&self) {
         loop {
-            match self.log.feed(self.line.published(), FEED_PAGE).await {
+            match self.environment.log.feed(self.line.published(), FEED_PAGE).await {
                 Ok(page) => {
                     self.tell(&page.batches, &page.pruned);
                     self.line.start_after(page.next.max(self.line.published()));
@@ -177,6 +180,7 @@ impl PublisherArguments {
     }
 
     fn tell(&self, batches: &[CommittedBatch], pruned: &[Tombstone]) {
+        self.reached(FaultPoint::BeforeTell, batches);
         for listener in self.source.listeners() {
             if !batches.is_empty() {
                 guarded(|| listener.committed(batches));
@@ -184,6 +188,13 @@ impl PublisherArguments {
             if !pruned.is_empty() {
                 guarded(|| listener.pruned(pruned));
             }
+        }
+        self.reached(FaultPoint::AfterTell, batches);
+    }
+
+    fn reached(&self, point: FaultPoint, batches: &[CommittedBatch]) {
+        for batch in batches {
+            self.environment.reached(point, &batch.process_id);
         }
     }
 }

@@ -1,31 +1,36 @@
 //! The handle of a registry of actors: what a host holds.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+mod closing;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use ractor::{Actor, ActorCell, ActorRef, Message};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
+use self::closing::Closing;
 use super::actor_wait::{ActorWait, await_by_message};
 use super::envelope::{Call, Envelope};
 use super::environment::Environment;
 use super::news::ProcessNews;
 use super::options::RegistryOptions;
 use super::process::ProcessMessage;
-use super::publisher::{PublisherArguments, PublisherLine, PublisherMessage};
+use super::publisher::{PublisherArguments, PublisherLine};
 use super::root::{Door, RootActor, RootArguments, RootMessage, Seats};
 use super::shard::ShardMessage;
+use super::shutdown::{ShutdownProgress, ShutdownReport};
 use super::subscription::{ProcessSubscription, SubscriptionTable};
+use super::tree::{Member, tell};
 use crate::domain::{
     Command, ObservedProcess, OperationId, ProcessAwaitOutput, ProcessId, Receipt, RegistryCommand, RegistryReceipt,
     StoreSession,
 };
 use crate::port::{
     AcrossError, Answer, AppendError, ChangeSource, CommitFollower, CommitListener, DurabilityTier, EngineError,
-    ProcessLog, ProcessRegistry, ProcessWait, Query, RegistryError, WaitAnswer, WaitError, WaitReader,
+    ProcessLog, ProcessRegistry, ProcessWait, Query, RegistryError, TreeStep, WaitAnswer, WaitError, WaitReader,
 };
 
 /// How often a command whose actor died is sent again. More than the failures that quarantine a process, so that the
@@ -54,6 +59,24 @@ struct Inner {
     issuer: u64,
     calls: AtomicU64,
     door: Arc<Door>,
+    /// What became of the shutdown, when it is over.
+    shut_down: watch::Sender<Option<ShutdownReport>>,
+}
+
+/// What a registry holds on to now: for tests that count whether everything comes back.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RegistryHoldings {
+    /// Processes with a live actor.
+    pub live_actors: usize,
+    /// Entries of the directory.
+    pub directory_entries: usize,
+    /// Commands that hold a permit.
+    pub commands_under_way: usize,
+    /// Subscriptions of actors.
+    pub subscriptions: usize,
+    /// Parked waiters.
+    pub parked_waits: usize,
 }
 
 /// Why a registry could not be started.
@@ -85,14 +108,6 @@ pub struct QuarantinedProcess {
     pub reason: String,
 }
 
-/// How a shutdown went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShutdownReport {
-    /// Shards whose processes did not all come to rest in time; they were killed. What they had under way is in the
-    /// log or not, as after a crash.
-    pub shards_killed: usize,
-}
-
 impl ActorRegistry {
     /// Starts a registry over a log, on the current tokio runtime.
     ///
@@ -102,7 +117,10 @@ impl ActorRegistry {
         Self::start_under(log, options, None).await
     }
 
-    /// Starts a registry whose root is linked to an actor of the host.
+    /// Starts a registry whose root is linked to an actor of the host, which hears of its end: as `ActorTerminated` after a
+    /// [`shut_down`](Self::shut_down), or as `ActorFailed`, with a [`RegistryFailed`](super::RegistryFailed) if the registry
+    /// gave up. If the actor of the host ends, so does the registry. After its root has ended a registry is over; another
+    /// may be started over the same log, which stays open: `host-example/examples/host_of_actors.rs`.
     ///
     /// # Errors
     /// [`StartError`].
@@ -129,10 +147,16 @@ impl ActorRegistry {
         let seats = Arc::new(Seats::new(options.shards));
         let door = Arc::new(Door::default());
         let permits = Arc::new(Semaphore::new(options.commands_under_way.clamp(1, Semaphore::MAX_PERMITS)));
-        let environment = Arc::new(Environment::new(Arc::clone(&log), options));
+        let environment = Arc::new(Environment::new(log, options));
+        tell(&environment, &TreeStep::Started(Member::Log));
+        tell(&environment, &TreeStep::Started(Member::Listeners));
         let arguments = RootArguments {
             environment: Arc::clone(&environment),
-            publisher: PublisherArguments { log, source: source.clone(), line: Arc::clone(&line) },
+            publisher: PublisherArguments {
+                environment: Arc::clone(&environment),
+                source: source.clone(),
+                line: Arc::clone(&line),
+            },
             seats: Arc::clone(&seats),
             door: Arc::clone(&door),
         };
@@ -152,6 +176,7 @@ impl ActorRegistry {
             issuer,
             calls: AtomicU64::new(0),
             door,
+            shut_down: watch::Sender::new(None),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -243,6 +268,27 @@ impl ActorRegistry {
         self.inner.subscriptions.len()
     }
 
+    /// The root, by which the supervisor of a [linked](Self::start_linked) registry knows it in its events.
+    #[must_use]
+    pub fn root(&self) -> ActorCell {
+        self.inner.root.get_cell()
+    }
+
+    /// What it holds on to: for tests.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn holdings(&self) -> RegistryHoldings {
+        let inner = &self.inner;
+        let permits = inner.environment.options.commands_under_way.clamp(1, Semaphore::MAX_PERMITS);
+        RegistryHoldings {
+            live_actors: self.live_actors(),
+            directory_entries: inner.environment.directory.len(),
+            commands_under_way: permits.saturating_sub(inner.permits.available_permits()),
+            subscriptions: inner.subscriptions.len(),
+            parked_waits: inner.source.parked_waits(),
+        }
+    }
+
     /// The actor of a process, if it is live: for tests that kill it.
     #[doc(hidden)]
     #[must_use]
@@ -261,59 +307,34 @@ impl ActorRegistry {
     }
 
     /// Closes the door, lets what is under way finish, tells listeners that the source has ended, closes the log, and
-    /// stops the actors. May be called twice; the second call reports nothing killed. Runs to its end also if the
-    /// future is dropped: a registry that is shut down by half would leave its callers and waiters hanging.
+    /// stops the actors, in the order of [`ShutdownStage`]. Runs to its end also if the future is dropped: a registry that is
+    /// shut down by half would leave its callers and waiters hanging. May be called several times, also at once: everybody
+    /// gets the report of the first.
     ///
-    /// `patience` bounds the wait for processes to come to rest.
+    /// `patience` bounds the wait for processes to come to rest; those that did not are killed. The publisher, the log and the
+    /// root have as long again, each.
     pub async fn shut_down(&self, patience: Duration) -> ShutdownReport {
-        let nothing_killed = ShutdownReport { shards_killed: 0 };
-        if self.inner.door.close() {
-            return nothing_killed;
-        }
-        let registry = self.clone();
-        // Only a runtime that is going away takes the task with it, and all actors too.
-        tokio::spawn(async move { registry.close_down(patience).await }).await.unwrap_or(nothing_killed)
+        self.shut_down_with_progress(patience, |_| {}).await
     }
 
-    async fn close_down(&self, patience: Duration) -> ShutdownReport {
-        let mut report = ShutdownReport { shards_killed: 0 };
-        let deadline = tokio::time::Instant::now() + patience;
-        let mut resting = Vec::new();
-        for seat in &self.inner.seats.shards {
-            let (reply, rested) = oneshot::channel();
-            if let Some(shard) = seat.borrow().clone()
-                && shard.cast(ShardMessage::ShutDown(reply)).is_ok()
-            {
-                resting.push((shard, rested));
-            }
+    /// The same, and tells how far it is: at each stage, and while processes come to rest each time that about a hundredth of
+    /// them has. `progress` is called on a task of the runtime and has to return soon. A call that is not the first is told
+    /// nothing.
+    pub async fn shut_down_with_progress(
+        &self,
+        patience: Duration,
+        progress: impl FnMut(ShutdownProgress) + Send + 'static,
+    ) -> ShutdownReport {
+        let mut over = self.inner.shut_down.subscribe();
+        if !self.inner.door.close() {
+            let registry = self.clone();
+            // Only a runtime that is going away takes the task with it, and all actors too.
+            tokio::spawn(async move {
+                Closing::of(registry).run(patience, progress).await;
+            });
         }
-        for (shard, rested) in resting {
-            if tokio::time::timeout_at(deadline, rested).await.is_err() {
-                report.shards_killed += 1;
-                shard.get_cell().kill();
-            }
-        }
-        // Nothing of this registry writes any more. Its observers hear of what was committed last before their source ends,
-        // and the log closes after that.
-        let publisher = self.inner.seats.publisher.borrow().clone();
-        match publisher {
-            Some(publisher) if publisher.cast(PublisherMessage::ShutDown).is_ok() => {
-                // A publisher that does not come to an end is killed with the root below.
-                drop(publisher.get_cell().wait(Some(patience)).await);
-            }
-            // It died when the door was closed already, and was not started again.
-            Some(_) | None => {
-                let inner = &self.inner;
-                let log = Arc::clone(&inner.environment.log);
-                PublisherArguments { log, source: inner.source.clone(), line: Arc::clone(&inner.line) }
-                    .catch_up()
-                    .await;
-            }
-        }
-        self.inner.source.close();
-        self.inner.environment.log.close().await;
-        drop(self.inner.root.get_cell().stop_and_wait(None, Some(patience)).await);
-        report
+        // The sender lives as long as this handle.
+        over.wait_for(Option::is_some).await.map_or_else(|_| None, |report| report.clone()).unwrap_or_default()
     }
 
     fn next_operation(&self) -> OperationId {

@@ -1,24 +1,55 @@
-//! The root: supervises shards and publisher, and starts them again.
+//! The root: supervises shards and publisher, and starts them again: with a delay, and not for ever. Past the limit it
+//! fails, and its own supervisor, the host's, knows what to do.
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 use tokio::sync::watch;
 
 use super::environment::Environment;
 use super::publisher::{PublisherActor, PublisherArguments, PublisherMessage};
+use super::restart::{RestartDecision, RestartHistory};
 use super::shard::{ShardActor, ShardArguments, ShardMessage};
+use super::tree::{Life, Member};
+use crate::port::TreeStep;
 
 /// The root.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RootActor;
 
-/// What the root hears: nothing. Whoever shuts the registry down closes the [`Door`], because an exit would overtake a
-/// message.
+/// What the root hears. Whoever shuts the registry down closes the [`Door`], because an exit would overtake a message.
 #[derive(Debug)]
-pub(super) enum RootMessage {}
+pub(super) enum RootMessage {
+    /// The delay before a member is started again is over.
+    Restart(Member),
+}
+
+/// A registry that has given up: one of its supervisors failed too often. It is what the host's supervisor finds in the
+/// `ActorFailed` event of the root. Callers get [`Closed`](crate::port::RegistryError::Closed), or an unknown outcome where
+/// something was at the log; waiters are told that their source has ended. The log stays open: another registry may be
+/// started over it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{member} failed {failures} times within {window:?}, the last time by: {reason}")]
+pub struct RegistryFailed {
+    /// Which one.
+    pub member: Member,
+    /// How often it failed.
+    pub failures: usize,
+    /// Within which time.
+    pub window: std::time::Duration,
+    /// What it failed of last.
+    pub reason: String,
+}
+
+/// What the root knows.
+pub(super) struct Root {
+    arguments: RootArguments,
+    histories: HashMap<Member, RestartHistory>,
+    _life: Life,
+}
 
 /// Whether the registry takes commands and starts again what ends.
 #[derive(Debug, Default)]
@@ -58,6 +89,20 @@ impl Seats {
             publisher: watch::Sender::new(None),
         }
     }
+
+    /// Empties the seat of an actor that has ended, so that callers wait for its successor.
+    fn vacate(&self, ended: ActorId) -> Option<Member> {
+        let is_it = |publisher: &mut Option<ActorRef<PublisherMessage>>| {
+            publisher.take_if(|publisher| publisher.get_id() == ended).is_some()
+        };
+        if self.publisher.send_if_modified(is_it) {
+            return Some(Member::Publisher);
+        }
+        let sat_on = |seat: &watch::Sender<Option<ActorRef<ShardMessage>>>| {
+            seat.send_if_modified(|shard| shard.take_if(|shard| shard.get_id() == ended).is_some())
+        };
+        self.shards.iter().position(sat_on).map(Member::Shard)
+    }
 }
 
 /// However the root ends, killed by its host's supervisor or panicking, nothing publishes after it: whoever waits for
@@ -73,7 +118,7 @@ impl Drop for RootArguments {
 
 impl Actor for RootActor {
     type Msg = RootMessage;
-    type State = RootArguments;
+    type State = Root;
     type Arguments = RootArguments;
 
     async fn pre_start(
@@ -81,11 +126,29 @@ impl Actor for RootActor {
         myself: ActorRef<Self::Msg>,
         arguments: Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        arguments.seat_publisher(&myself.get_cell()).await?;
-        for index in 0..arguments.seats.shards.len() {
-            arguments.seat_shard(index, &myself.get_cell()).await?;
+        let life = Life::begin(&arguments.environment, Member::Root);
+        let root = Root { arguments, histories: HashMap::new(), _life: life };
+        let shards = (0..root.arguments.seats.shards.len()).map(Member::Shard);
+        for member in std::iter::once(Member::Publisher).chain(shards) {
+            root.seat(member, &myself.get_cell()).await?;
         }
-        Ok(arguments)
+        Ok(root)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        RootMessage::Restart(member): Self::Msg,
+        root: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        if root.arguments.door.is_closed() {
+            return Ok(());
+        }
+        root.arguments.environment.options.faults.tree(&TreeStep::Restarting(member));
+        match root.seat(member, &myself.get_cell()).await {
+            Ok(()) => Ok(()),
+            Err(error) => root.failed(member, error.to_string(), &myself),
+        }
     }
 
     async fn handle_supervisor_evt(
@@ -101,40 +164,57 @@ impl Actor for RootActor {
             SupervisionEvent::ActorFailed(actor, error) => (actor.get_id(), error.to_string()),
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => return Ok(()),
         };
-        if !root.door.is_closed() {
-            tracing::error!(reason, "a supervisor of the registry ended and is started again");
-            root.replace(actor, &myself.get_cell()).await?;
+        // The state of the dead one holds callers: dropping it lets them send again.
+        drop(event);
+        match root.arguments.seats.vacate(actor) {
+            Some(member) if !root.arguments.door.is_closed() => root.failed(member, reason, &myself),
+            Some(_) | None => Ok(()),
         }
-        Ok(())
     }
 }
 
-impl RootArguments {
-    async fn replace(&self, ended: ActorId, supervisor: &ActorCell) -> Result<(), ActorProcessingErr> {
-        let seats = &self.seats;
-        if seats.publisher.borrow().as_ref().is_some_and(|publisher| publisher.get_id() == ended) {
-            return self.seat_publisher(supervisor).await;
-        }
-        let sat_on = |seat: &watch::Sender<Option<ActorRef<ShardMessage>>>| {
-            seat.borrow().as_ref().is_some_and(|shard| shard.get_id() == ended)
-        };
-        match seats.shards.iter().position(sat_on) {
-            Some(index) => self.seat_shard(index, supervisor).await,
-            None => Ok(()),
+impl Root {
+    fn failed(
+        &mut self,
+        member: Member,
+        reason: String,
+        myself: &ActorRef<RootMessage>,
+    ) -> Result<(), ActorProcessingErr> {
+        let environment = &self.arguments.environment;
+        let policy = environment.options.supervisor_restart;
+        let history = self.histories.entry(member).or_default();
+        match history.record_failure(environment.elapsed(), &policy) {
+            RestartDecision::After(delay) => {
+                tracing::error!(%member, reason, ?delay, "a supervisor of the registry ended and is started again");
+                drop(myself.send_after(delay, move || RootMessage::Restart(member)));
+                Ok(())
+            }
+            RestartDecision::Quarantine(_) => {
+                let failures = policy.failures_allowed.saturating_add(1);
+                let failed = RegistryFailed { member, failures, window: policy.window, reason };
+                tracing::error!(%failed, "the registry gives up");
+                Err(failed.into())
+            }
         }
     }
 
-    async fn seat_publisher(&self, supervisor: &ActorCell) -> Result<(), ActorProcessingErr> {
-        let arguments = self.publisher.clone();
-        let (actor, _) = PublisherActor::spawn_linked(None, PublisherActor, arguments, supervisor.clone()).await?;
-        self.seats.publisher.send_replace(Some(actor));
-        Ok(())
-    }
-
-    async fn seat_shard(&self, index: usize, supervisor: &ActorCell) -> Result<(), ActorProcessingErr> {
-        let arguments = ShardArguments { index, environment: Arc::clone(&self.environment) };
-        let (actor, _) = ShardActor::spawn_linked(None, ShardActor, arguments, supervisor.clone()).await?;
-        self.seats.shards[index].send_replace(Some(actor));
+    async fn seat(&self, member: Member, supervisor: &ActorCell) -> Result<(), SpawnErr> {
+        let RootArguments { environment, publisher, seats, .. } = &self.arguments;
+        match member {
+            Member::Publisher => {
+                let arguments = publisher.clone();
+                let (actor, _) =
+                    PublisherActor::spawn_linked(None, PublisherActor, arguments, supervisor.clone()).await?;
+                seats.publisher.send_replace(Some(actor));
+            }
+            Member::Shard(index) => {
+                let arguments = ShardArguments { index, environment: Arc::clone(environment) };
+                let (actor, _) = ShardActor::spawn_linked(None, ShardActor, arguments, supervisor.clone()).await?;
+                seats.shards[index].send_replace(Some(actor));
+            }
+            // They have no seat.
+            Member::Root | Member::Listeners | Member::Log => {}
+        }
         Ok(())
     }
 }

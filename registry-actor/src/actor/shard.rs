@@ -10,14 +10,17 @@ use std::time::Duration;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 use tokio::sync::oneshot;
 
+use super::activation::{ActivationQueue, Lane};
 use super::directory::Predecessor;
 use super::envelope::Envelope;
 use super::environment::Environment;
 use super::process::{ProcessActor, ProcessArguments, ProcessMessage};
 use super::registry::QuarantinedProcess;
 use super::restart::{RestartDecision, RestartHistory};
+use super::shutdown::Rest;
+use super::tree::{Life, Member};
 use crate::domain::ProcessId;
-use crate::port::{LogError, RegistryError};
+use crate::port::{FaultPoint, LogError, RegistryError};
 
 /// How many commands may wait for one process to start again.
 const BUFFER_LIMIT: usize = 4_096;
@@ -35,6 +38,8 @@ pub(super) enum ShardMessage {
     Route(ProcessId, Envelope),
     /// The delay before a start, or a quarantine, is over.
     Due(ProcessId),
+    /// The actor of a process has loaded it.
+    Loaded(ActorId),
     /// A decision of a process panicked.
     DecisionPanicked(ProcessId),
     /// Look for idle processes.
@@ -42,7 +47,7 @@ pub(super) enum ShardMessage {
     /// Tell which processes are quarantined.
     Quarantined(oneshot::Sender<Vec<QuarantinedProcess>>),
     /// Put everything to rest and end.
-    ShutDown(oneshot::Sender<()>),
+    ShutDown(Rest),
 }
 
 /// What a shard is started with.
@@ -57,11 +62,14 @@ pub(super) struct Shard {
     index: usize,
     environment: Arc<Environment>,
     slots: HashMap<ProcessId, Slot>,
+    activations: ActivationQueue<ActorId>,
     by_actor: HashMap<ActorId, ProcessId>,
     histories: HashMap<ProcessId, RestartHistory>,
-    /// Processes whose earlier actors died with an earlier shard: their callers may still be without an answer.
+    /// Processes that have a place in the directory and none here: their earlier actors died with an earlier shard, or
+    /// failed and nobody asked again. Their callers may still be without an answer. The sweep lets them go.
     inherited: HashSet<ProcessId>,
-    shutting_down: Option<oneshot::Sender<()>>,
+    shutting_down: Option<Rest>,
+    _life: Life,
 }
 
 /// One process of a shard.
@@ -75,6 +83,8 @@ enum Phase {
     Alive(ActorRef<ProcessMessage>),
     /// It is started again when its delay is over.
     Delayed,
+    /// It is started when there is room among the loads under way.
+    Queued(Lane),
     /// Commands are refused until then, on the environment's scale.
     Quarantined { until: Duration, reason: String },
 }
@@ -101,14 +111,17 @@ impl Actor for ShardActor {
     ) -> Result<Self::State, ActorProcessingErr> {
         drop(myself.send_interval(environment.options.sweep_interval, || ShardMessage::Sweep));
         let inherited = environment.directory.inherited(|id| environment.shard_of(id) == index);
+        let life = Life::begin(&environment, Member::Shard(index));
         Ok(Shard {
             index,
             inherited: inherited.into_iter().collect(),
+            activations: ActivationQueue::new(environment.options.activations_per_shard),
             environment,
             slots: HashMap::new(),
             by_actor: HashMap::new(),
             histories: HashMap::new(),
             shutting_down: None,
+            _life: life,
         })
     }
 
@@ -119,16 +132,15 @@ impl Actor for ShardActor {
         shard: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            ShardMessage::Route(process_id, envelope) => shard.route(process_id, envelope, &myself).await,
-            ShardMessage::Due(process_id) => shard.start_when_wanted(&process_id, &myself).await,
+            ShardMessage::Route(process_id, envelope) => shard.route(process_id, envelope),
+            ShardMessage::Due(process_id) => shard.start_when_wanted(process_id),
+            ShardMessage::Loaded(actor) => shard.activations.ended(&actor),
             ShardMessage::DecisionPanicked(process_id) => shard.decision_panicked(process_id),
             ShardMessage::Sweep => shard.sweep(),
             ShardMessage::Quarantined(reply) => drop(reply.send(shard.quarantined())),
-            ShardMessage::ShutDown(reply) => {
-                shard.shutting_down = Some(reply);
-                shard.put_all_to_rest();
-            }
+            ShardMessage::ShutDown(rest) => shard.put_all_to_rest(rest),
         }
+        shard.start_queued(&myself).await;
         shard.end_when_empty(&myself);
         Ok(())
     }
@@ -148,42 +160,52 @@ impl Actor for ShardActor {
                     Some("Drained") => Exit::Rested,
                     other => Exit::Failed(other.unwrap_or("its task ended").to_owned()),
                 };
-                shard.exited(actor.get_id(), exit, &myself).await;
+                shard.exited(actor.get_id(), exit, &myself);
             }
             SupervisionEvent::ActorFailed(actor, error) => {
                 let exit = match error.downcast_ref::<LogError>() {
                     Some(LogError::Unreadable { .. } | LogError::Closed) => Exit::StoreUnreadable(error.to_string()),
                     Some(_) | None => Exit::Failed(error.to_string()),
                 };
-                shard.exited(actor.get_id(), exit, &myself).await;
+                shard.exited(actor.get_id(), exit, &myself);
             }
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
+        shard.start_queued(&myself).await;
         shard.end_when_empty(&myself);
         Ok(())
     }
 }
 
 impl Shard {
-    async fn route(&mut self, process_id: ProcessId, envelope: Envelope, myself: &ActorRef<ShardMessage>) {
+    fn route(&mut self, process_id: ProcessId, envelope: Envelope) {
         if self.shutting_down.is_some() {
             envelope.answer(Err(RegistryError::Closed));
             return;
         }
         let now = self.environment.elapsed();
         let Some(slot) = self.slots.get_mut(&process_id) else {
-            let slot = Slot { phase: Phase::Delayed, buffer: VecDeque::from([envelope]) };
-            self.slots.insert(process_id.clone(), slot);
-            self.start(&process_id, myself).await;
+            self.queue(process_id, VecDeque::from([envelope]), Lane::InOrder);
             return;
         };
         match &slot.phase {
             Phase::Alive(actor) => {
                 if let Some(refused) = send(actor, envelope) {
+                    self.environment.reached(FaultPoint::Buffer, &process_id);
                     slot.buffer(refused);
                 }
             }
-            Phase::Delayed => slot.buffer(envelope),
+            Phase::Delayed => {
+                self.environment.reached(FaultPoint::Buffer, &process_id);
+                slot.buffer(envelope);
+            }
+            Phase::Queued(lane) => {
+                if *lane == Lane::InOrder && envelope.call.command.is_urgent() {
+                    slot.phase = Phase::Queued(Lane::First);
+                    self.activations.push(process_id, Lane::First);
+                }
+                slot.buffer(envelope);
+            }
             Phase::Quarantined { until, reason } => {
                 if now < *until {
                     let left_ms = u64::try_from((*until - now).as_millis()).unwrap_or(u64::MAX);
@@ -192,27 +214,46 @@ impl Shard {
                     envelope.answer(Err(RegistryError::Unavailable { process_id, retry_at_ms, reason }));
                 } else {
                     // Half-open: this command is the one try.
-                    slot.buffer(envelope);
-                    self.start(&process_id, myself).await;
+                    self.queue(process_id, VecDeque::from([envelope]), Lane::InOrder);
                 }
             }
         }
     }
 
-    async fn start_when_wanted(&mut self, process_id: &ProcessId, myself: &ActorRef<ShardMessage>) {
-        match self.slots.get(process_id) {
-            Some(Slot { phase: Phase::Delayed, buffer }) if buffer.is_empty() => {
-                // Nobody asks for it. It is started when somebody does, and its gate waits in the directory until then.
-                self.slots.remove(process_id);
-                self.inherited.insert(process_id.clone());
+    fn start_when_wanted(&mut self, process_id: ProcessId) {
+        let Some(Slot { phase: Phase::Delayed, buffer }) = self.slots.get_mut(&process_id) else {
+            return;
+        };
+        let buffer = std::mem::take(buffer);
+        if buffer.is_empty() {
+            // Nobody asks for it. It is started when somebody does.
+            self.slots.remove(&process_id);
+            self.inherited.insert(process_id);
+        } else {
+            self.queue(process_id, buffer, Lane::First);
+        }
+    }
+
+    /// Gives a process a place among those that wait to be loaded, with what waits for it.
+    fn queue(&mut self, process_id: ProcessId, buffer: VecDeque<Envelope>, lane: Lane) {
+        let is_urgent = buffer.iter().any(|envelope| envelope.call.command.is_urgent());
+        let lane = if is_urgent { Lane::First } else { lane };
+        self.slots.insert(process_id.clone(), Slot { phase: Phase::Queued(lane), buffer });
+        self.activations.push(process_id, lane);
+    }
+
+    /// Starts what there is room for.
+    async fn start_queued(&mut self, myself: &ActorRef<ShardMessage>) {
+        while let Some(process_id) = self.activations.next() {
+            if matches!(self.slots.get(&process_id).map(|slot| &slot.phase), Some(Phase::Queued(_))) {
+                self.start(&process_id, myself).await;
             }
-            Some(Slot { phase: Phase::Delayed, .. }) => self.start(process_id, myself).await,
-            Some(Slot { phase: Phase::Alive(_) | Phase::Quarantined { .. }, .. }) | None => {}
         }
     }
 
     /// Starts the actor of a slot and hands it what waits.
     async fn start(&mut self, process_id: &ProcessId, myself: &ActorRef<ShardMessage>) {
+        self.environment.reached(FaultPoint::Activate, process_id);
         let (gate, activity, predecessor) = self.environment.directory.prepare(process_id);
         let predecessor = if self.inherited.remove(process_id) { Predecessor::Some } else { predecessor };
         let arguments = ProcessArguments {
@@ -234,6 +275,7 @@ impl Shard {
                 }
                 slot.buffer = refused;
                 slot.phase = Phase::Alive(actor.clone());
+                self.activations.began(actor.get_id());
                 self.by_actor.insert(actor.get_id(), process_id.clone());
                 self.environment.directory.publish(process_id, actor);
             }
@@ -244,11 +286,15 @@ impl Shard {
         }
     }
 
-    async fn exited(&mut self, actor: ActorId, exit: Exit, myself: &ActorRef<ShardMessage>) {
+    fn exited(&mut self, actor: ActorId, exit: Exit, myself: &ActorRef<ShardMessage>) {
+        self.activations.ended(&actor);
         let Some(process_id) = self.by_actor.remove(&actor) else {
             return;
         };
         self.environment.directory.withdraw(&process_id, actor);
+        if let Some(rest) = &self.shutting_down {
+            rest.one_rested();
+        }
         if self.has_successor(&process_id, actor) {
             return;
         }
@@ -262,16 +308,17 @@ impl Shard {
                 match slot.phase {
                     // It was put to rest because it was quarantined.
                     Phase::Quarantined { .. } => {}
-                    Phase::Alive(_) | Phase::Delayed if slot.buffer.is_empty() => {
+                    Phase::Alive(_) | Phase::Delayed | Phase::Queued(_) if slot.buffer.is_empty() => {
                         self.slots.remove(&process_id);
                         self.environment.directory.forget(&process_id);
                     }
-                    Phase::Alive(_) | Phase::Delayed => {
+                    Phase::Alive(_) | Phase::Delayed | Phase::Queued(_) => {
                         if self.shutting_down.is_some() {
                             slot.refuse_all(&RegistryError::Closed);
                             self.slots.remove(&process_id);
                         } else {
-                            self.start(&process_id, myself).await;
+                            let buffer = std::mem::take(&mut slot.buffer);
+                            self.queue(process_id, buffer, Lane::First);
                         }
                     }
                 }
@@ -284,7 +331,7 @@ impl Shard {
     fn has_successor(&self, process_id: &ProcessId, ended: ActorId) -> bool {
         match self.slots.get(process_id).map(|slot| &slot.phase) {
             Some(Phase::Alive(actor)) => actor.get_id() != ended,
-            Some(Phase::Delayed) => true,
+            Some(Phase::Delayed | Phase::Queued(_)) => true,
             Some(Phase::Quarantined { .. }) | None => false,
         }
     }
@@ -306,11 +353,11 @@ impl Shard {
         }
         match (&slot.phase, decision) {
             (Phase::Quarantined { .. }, _) => {}
-            (Phase::Alive(_) | Phase::Delayed, RestartDecision::After(delay)) => {
+            (Phase::Alive(_) | Phase::Delayed | Phase::Queued(_), RestartDecision::After(delay)) => {
                 slot.phase = Phase::Delayed;
                 drop(myself.send_after(delay, move || ShardMessage::Due(process_id)));
             }
-            (Phase::Alive(_) | Phase::Delayed, RestartDecision::Quarantine(duration)) => {
+            (Phase::Alive(_) | Phase::Delayed | Phase::Queued(_), RestartDecision::Quarantine(duration)) => {
                 self.quarantine(&process_id, now.saturating_add(duration), reason);
             }
         }
@@ -365,13 +412,14 @@ impl Shard {
             .slots
             .iter()
             .filter_map(|(process_id, slot)| match &slot.phase {
-                Phase::Quarantined { until, reason } => Some(QuarantinedProcess {
+                // One whose time is over is tried at the next command: it is not refused any more.
+                Phase::Quarantined { until, reason } if now < *until => Some(QuarantinedProcess {
                     process_id: process_id.clone(),
                     retry_at_ms: epoch_ms
                         .saturating_add(u64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(u64::MAX)),
                     reason: reason.clone(),
                 }),
-                Phase::Alive(_) | Phase::Delayed => None,
+                Phase::Alive(_) | Phase::Delayed | Phase::Queued(_) | Phase::Quarantined { .. } => None,
             })
             .collect();
         listed.sort_by(|left, right| left.process_id.cmp(&right.process_id));
@@ -382,6 +430,15 @@ impl Shard {
         let policy = self.environment.options.restart;
         let now = self.environment.elapsed();
         self.histories.retain(|_, history| !history.is_clean(now, &policy));
+        let inherited = &mut self.inherited;
+        self.slots.retain(|process_id, slot| {
+            let is_over = matches!(slot.phase, Phase::Quarantined { until, .. } if until <= now);
+            if is_over {
+                inherited.insert(process_id.clone());
+            }
+            !is_over
+        });
+        self.inherited.retain(|process_id| !self.environment.directory.forget_when_quiet(process_id));
         let idle_since = self
             .environment
             .elapsed_ms()
@@ -396,26 +453,28 @@ impl Shard {
         }
     }
 
-    fn put_all_to_rest(&mut self) {
+    fn put_all_to_rest(&mut self, rest: Rest) {
+        self.activations.forget_waiting();
         tracing::debug!(shard = self.index, processes = self.slots.len(), "shard comes to rest");
         self.slots.retain(|_, slot| match &slot.phase {
             Phase::Alive(actor) => {
                 drop(actor.cast(ProcessMessage::Rest));
                 true
             }
-            Phase::Delayed | Phase::Quarantined { .. } => {
+            Phase::Delayed | Phase::Queued(_) | Phase::Quarantined { .. } => {
                 slot.refuse_all(&RegistryError::Closed);
                 false
             }
         });
+        rest.begin(self.by_actor.len());
+        self.shutting_down = Some(rest);
     }
 
     fn end_when_empty(&mut self, myself: &ActorRef<ShardMessage>) {
         if self.by_actor.is_empty()
-            && let Some(reply) = self.shutting_down.take()
+            && let Some(rest) = self.shutting_down.take()
         {
-            // A host that no longer waits does not mind.
-            let _ = reply.send(());
+            rest.finish();
             myself.stop(Some("shut down".to_owned()));
         }
     }
