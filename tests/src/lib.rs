@@ -9,6 +9,7 @@ pub mod crash_writer;
 pub mod direct_registry;
 pub mod example_process;
 mod fault_script;
+pub mod history_checker;
 pub mod log_author;
 pub mod log_backend;
 pub mod log_conformance;

@@ -119,7 +119,10 @@ impl ActorRegistry {
         options: RegistryOptions,
         supervisor: Option<ActorCell>,
     ) -> Result<Self, StartError> {
-        let issuer = getrandom::u64().map_err(|error| StartError::Randomness { reason: error.to_string() })?;
+        let issuer = match options.issuer {
+            Some(issuer) => issuer,
+            None => getrandom::u64().map_err(|error| StartError::Randomness { reason: error.to_string() })?,
+        };
         let line = Arc::new(PublisherLine::default());
         let follower: Arc<dyn CommitFollower> = Arc::clone(&line) as Arc<dyn CommitFollower>;
         line.start_after(log.follow(Arc::downgrade(&follower)));
@@ -344,6 +347,7 @@ impl ActorRegistry {
             }
             // The shard is being replaced, unless the whole registry is going away.
             tokio::select! {
+                biased;
                 changed = seat.changed() => changed.map_err(|_| RegistryError::Closed)?,
                 _ = root.wait(None) => return Err(RegistryError::Closed),
             }

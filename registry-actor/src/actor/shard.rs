@@ -3,7 +3,7 @@
 //!
 //! The exit event of one incarnation is the only licence to start the next: until then commands are buffered here.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +56,8 @@ pub(super) struct ShardArguments {
 pub(super) struct Shard {
     index: usize,
     environment: Arc<Environment>,
-    slots: HashMap<ProcessId, Slot>,
+    /// Ordered, so that two runs of one history put their processes to rest in one order.
+    slots: BTreeMap<ProcessId, Slot>,
     by_actor: HashMap<ActorId, ProcessId>,
     histories: HashMap<ProcessId, RestartHistory>,
     /// Processes whose earlier actors died with an earlier shard: their callers may still be without an answer.
@@ -105,7 +106,7 @@ impl Actor for ShardActor {
             index,
             inherited: inherited.into_iter().collect(),
             environment,
-            slots: HashMap::new(),
+            slots: BTreeMap::new(),
             by_actor: HashMap::new(),
             histories: HashMap::new(),
             shutting_down: None,
