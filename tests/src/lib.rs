@@ -20,6 +20,7 @@ pub mod power_cut;
 pub mod registry_backend;
 pub mod registry_conformance;
 pub mod scoreboard;
+pub mod simulation;
 pub mod watching_conformance;
 
 pub use counted_log::CountedLog;
