@@ -91,6 +91,10 @@ fn every_seed_keeps_every_promise_and_repeats_itself() {
         failed.len(),
         begin.elapsed().as_secs_f64()
     );
+    for run in &failed {
+        let broken: std::collections::BTreeSet<Invariant> = run.broken.iter().map(|broken| broken.invariant).collect();
+        println!("seed {}: {broken:?}", run.seed);
+    }
     let mut by_invariant: BTreeMap<Invariant, u64> = BTreeMap::new();
     for run in &failed {
         let broken: std::collections::BTreeSet<Invariant> = run.broken.iter().map(|broken| broken.invariant).collect();

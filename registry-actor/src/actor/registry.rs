@@ -20,8 +20,8 @@ use super::root::{Door, RootActor, RootArguments, RootMessage, Seats};
 use super::shard::ShardMessage;
 use super::subscription::{ProcessSubscription, SubscriptionTable};
 use crate::domain::{
-    Command, ObservedProcess, OperationId, ProcessAwaitOutput, ProcessId, Receipt, RegistryCommand, RegistryReceipt,
-    StoreSession,
+    Command, CommandEvents, ObservedProcess, OperationId, ProcessAwaitOutput, ProcessId, Receipt, RegistryCommand,
+    RegistryReceipt, StoreSession,
 };
 use crate::port::{
     AcrossError, Answer, AppendError, ChangeSource, CommitFollower, CommitListener, DurabilityTier, EngineError,
@@ -191,7 +191,7 @@ impl ActorRegistry {
         let mut listed = Vec::new();
         for seat in &self.inner.seats.shards {
             let (reply, answer) = oneshot::channel();
-            let shard = seat.borrow().clone();
+            let shard = seat.actor();
             if shard.is_some_and(|shard| shard.cast(ShardMessage::Quarantined(reply)).is_ok()) {
                 listed.extend(answer.await.unwrap_or_default());
             }
@@ -258,8 +258,8 @@ impl ActorRegistry {
     #[must_use]
     pub fn supervisors_of(&self, process_id: &ProcessId) -> Vec<ActorCell> {
         let seats = &self.inner.seats;
-        let shard = seats.shards[self.inner.environment.shard_of(process_id)].borrow().clone();
-        let publisher = seats.publisher.borrow().clone();
+        let shard = seats.shards[self.inner.environment.shard_of(process_id)].actor();
+        let publisher = seats.publisher.actor();
         shard.map(|shard| shard.get_cell()).into_iter().chain(publisher.map(|publisher| publisher.get_cell())).collect()
     }
 
@@ -284,7 +284,7 @@ impl ActorRegistry {
         let mut resting = Vec::new();
         for seat in &self.inner.seats.shards {
             let (reply, rested) = oneshot::channel();
-            if let Some(shard) = seat.borrow().clone()
+            if let Some(shard) = seat.actor()
                 && shard.cast(ShardMessage::ShutDown(reply)).is_ok()
             {
                 resting.push((shard, rested));
@@ -298,7 +298,7 @@ impl ActorRegistry {
         }
         // Nothing of this registry writes any more. Its observers hear of what was committed last before their source ends,
         // and the log closes after that.
-        let publisher = self.inner.seats.publisher.borrow().clone();
+        let publisher = self.inner.seats.publisher.actor();
         match publisher {
             Some(publisher) if publisher.cast(PublisherMessage::ShutDown).is_ok() => {
                 // A publisher that does not come to an end is killed with the root below.
@@ -336,10 +336,10 @@ impl ActorRegistry {
             }
         }
         let root = self.inner.root.get_cell();
-        let mut seat = self.inner.seats.shards[self.inner.environment.shard_of(process_id)].subscribe();
+        let seat = &self.inner.seats.shards[self.inner.environment.shard_of(process_id)];
         loop {
-            let shard = seat.borrow_and_update().clone();
-            if let Some(shard) = shard {
+            let taken = seat.taken();
+            if let Some(shard) = seat.actor() {
                 match shard.cast(ShardMessage::Route(process_id.clone(), envelope)) {
                     Err(ractor::MessagingErr::SendErr(ShardMessage::Route(_, refused))) => envelope = refused,
                     Ok(()) | Err(_) => return Ok(()),
@@ -348,7 +348,7 @@ impl ActorRegistry {
             // The shard is being replaced, unless the whole registry is going away.
             tokio::select! {
                 biased;
-                changed = seat.changed() => changed.map_err(|_| RegistryError::Closed)?,
+                () = taken => {}
                 _ = root.wait(None) => return Err(RegistryError::Closed),
             }
         }
@@ -380,9 +380,16 @@ impl ProcessRegistry for ActorRegistry {
                 Ok(Err(error)) if changed_nothing_only_if_unsent(&error) && call.was_submitted() => {
                     return Err(unknown(error.to_string()));
                 }
+                // A lease move leaves nothing in the log by which it is found again. It was decided anew, and what a
+                // refusal rests on may be what its first sending, and others after it, have done.
+                Ok(Err(RegistryError::Refused(refusal)))
+                    if call.was_lost() && call.command.stores() == CommandEvents::None =>
+                {
+                    return Err(unknown(refusal.to_string()));
+                }
                 Ok(result) => return result,
                 // The actor died. The next incarnation finds the operation in the log, or carries it out.
-                Err(_) => {}
+                Err(_) => call.mark_lost(),
             }
         }
         if call.was_submitted() {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tokio::sync::watch;
 
 use super::environment::Environment;
 use super::publisher::{PublisherActor, PublisherArguments, PublisherMessage};
+use super::seat::Seat;
 use super::shard::{ShardActor, ShardArguments, ShardMessage};
 
 /// The root.
@@ -47,16 +47,13 @@ pub(super) struct RootArguments {
 /// Where the current shards and the current publisher can be found.
 #[derive(Debug)]
 pub(super) struct Seats {
-    pub(super) shards: Vec<watch::Sender<Option<ActorRef<ShardMessage>>>>,
-    pub(super) publisher: watch::Sender<Option<ActorRef<PublisherMessage>>>,
+    pub(super) shards: Vec<Seat<ShardMessage>>,
+    pub(super) publisher: Seat<PublisherMessage>,
 }
 
 impl Seats {
     pub(super) fn new(shards: usize) -> Self {
-        Self {
-            shards: (0..shards.max(1)).map(|_| watch::Sender::new(None)).collect(),
-            publisher: watch::Sender::new(None),
-        }
+        Self { shards: (0..shards.max(1)).map(|_| Seat::default()).collect(), publisher: Seat::default() }
     }
 }
 
@@ -112,12 +109,10 @@ impl Actor for RootActor {
 impl RootArguments {
     async fn replace(&self, ended: ActorId, supervisor: &ActorCell) -> Result<(), ActorProcessingErr> {
         let seats = &self.seats;
-        if seats.publisher.borrow().as_ref().is_some_and(|publisher| publisher.get_id() == ended) {
+        if seats.publisher.actor().is_some_and(|publisher| publisher.get_id() == ended) {
             return self.seat_publisher(supervisor).await;
         }
-        let sat_on = |seat: &watch::Sender<Option<ActorRef<ShardMessage>>>| {
-            seat.borrow().as_ref().is_some_and(|shard| shard.get_id() == ended)
-        };
+        let sat_on = |seat: &Seat<ShardMessage>| seat.actor().is_some_and(|shard| shard.get_id() == ended);
         match seats.shards.iter().position(sat_on) {
             Some(index) => self.seat_shard(index, supervisor).await,
             None => Ok(()),
@@ -127,14 +122,14 @@ impl RootArguments {
     async fn seat_publisher(&self, supervisor: &ActorCell) -> Result<(), ActorProcessingErr> {
         let arguments = self.publisher.clone();
         let (actor, _) = PublisherActor::spawn_linked(None, PublisherActor, arguments, supervisor.clone()).await?;
-        self.seats.publisher.send_replace(Some(actor));
+        self.seats.publisher.take(actor);
         Ok(())
     }
 
     async fn seat_shard(&self, index: usize, supervisor: &ActorCell) -> Result<(), ActorProcessingErr> {
         let arguments = ShardArguments { index, environment: Arc::clone(&self.environment) };
         let (actor, _) = ShardActor::spawn_linked(None, ShardActor, arguments, supervisor.clone()).await?;
-        self.seats.shards[index].send_replace(Some(actor));
+        self.seats.shards[index].take(actor);
         Ok(())
     }
 }

@@ -320,7 +320,11 @@ impl Stored {
                 matches!(command, Command::Register { registration } if **registration != life.registration)
             }
             Refusal::ReplayConflict { replay_key } => {
+                let is_twice_in = |events: &[ProcessEventAppendRequest]| {
+                    events.iter().filter(|event| event.replay_key.as_ref() == Some(replay_key)).count() > 1
+                };
                 life.events.iter().any(|event| event.replay_key.as_ref() == Some(replay_key))
+                    || matches!(command, Command::Append { events, .. } if is_twice_in(events))
             }
             Refusal::AlreadyTerminal { existing, .. }
             | Refusal::AbandonOfTerminal { existing, .. }

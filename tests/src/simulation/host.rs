@@ -50,7 +50,7 @@ pub struct Host {
     pub sink: Arc<Sink>,
     /// Whether an actor is subscribed to the first process.
     pub news: Arc<Mutex<Vec<News>>>,
-    hub: Option<ProcessChangeHub>,
+    _hub: Option<ProcessChangeHub>,
     subscriber: ActorRef<ProcessNews>,
     _subscription: ProcessSubscription,
 }
@@ -92,7 +92,7 @@ impl Host {
         let arguments = (name, Arc::clone(&run.transcript), Arc::clone(&news));
         let (subscriber, _) = Actor::spawn(None, Subscriber, arguments).await.expect("an actor starts");
         let subscription = registry.subscribe(watched, subscriber.clone(), |news| news);
-        Self { registry, door, faults, listener, sink, news, hub, subscriber, _subscription: subscription }
+        Self { registry, door, faults, listener, sink, news, _hub: hub, subscriber, _subscription: subscription }
     }
 
     /// What a client calls, recorded.
@@ -105,10 +105,8 @@ impl Host {
     #[must_use]
     pub fn awaiter(&self, recorder: &Arc<Recorder>, client: u32) -> ProcessAwaiter {
         let registry = self.recorded(recorder, client);
-        match &self.hub {
-            Some(hub) => ProcessAwaiter::new(registry, hub.clone()),
-            None => ProcessAwaiter::attached(registry),
-        }
+        // A hub's ticks wake those who watch one process in a random order, so that nobody watches it here.
+        ProcessAwaiter::attached(registry)
     }
 
     /// Kills the actors of these processes in their order: those of a supervisor that is killed end in none.

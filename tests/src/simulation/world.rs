@@ -312,6 +312,9 @@ impl World {
                         self.broken(Invariant::WaitersAnswered, format!("{name} heard {error}"));
                         return;
                     }
+                    if self.enough.load(Ordering::SeqCst) {
+                        return;
+                    }
                     sleep(Duration::from_millis(20)).await;
                 }
             }
