@@ -7,7 +7,8 @@
 //! # Checks
 //! 1. **Linearizable.** For each process there is one order of all calls, in which every call takes effect between its
 //!    start and its end and is answered as a sequential process would. A call whose outcome is unknown may have taken effect
-//!    at any time after its start, or never; one that was told that nothing changed has changed nothing.
+//!    at any time after its start, or never; one that was told that nothing changed has changed nothing. A lease move alone may
+//!    take effect more than once under one call: it leaves no event by which it is found again.
 //! 2. **One terminal.** A life of a process has at most one outcome.
 //! 3. **Fences grow.** Of two acquisitions one after the other the later one has the larger fence, and no two have the same.
 //! 4. **Feed.** It holds every stored event of every retained life exactly once, those of a process in the order of their

@@ -380,12 +380,10 @@ impl ProcessRegistry for ActorRegistry {
                 Ok(Err(error)) if changed_nothing_only_if_unsent(&error) && call.was_submitted() => {
                     return Err(unknown(error.to_string()));
                 }
-                // A lease move leaves nothing in the log by which it is found again. It was decided anew, and what a
-                // refusal rests on may be what its first sending, and others after it, have done.
-                Ok(Err(RegistryError::Refused(refusal)))
-                    if call.was_lost() && call.command.stores() == CommandEvents::None =>
-                {
-                    return Err(unknown(refusal.to_string()));
+                // A lease move leaves nothing in the log by which it is found again. It was decided anew, and no error of
+                // that says what its first sending has done; a refusal may even rest on it.
+                Ok(Err(error)) if call.was_lost() && call.command.stores() == CommandEvents::None => {
+                    return Err(unknown(error.to_string()));
                 }
                 Ok(result) => return result,
                 // The actor died. The next incarnation finds the operation in the log, or carries it out.

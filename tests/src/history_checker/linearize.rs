@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use registry_actor::domain::{ProcessId, Refusal, RegistryCommand};
+use registry_actor::domain::{Command, ProcessId, Refusal, RegistryCommand};
 use registry_actor::port::RegistryError;
 
 use super::Violation;
@@ -26,6 +26,8 @@ struct Operation<'history> {
     is_optional: bool,
     /// It comes after this one.
     after: Option<usize>,
+    /// It comes before this one, or never.
+    before: Option<usize>,
     deed: Deed<'history>,
     call: &'history RecordedCall,
 }
@@ -138,6 +140,7 @@ impl Search<'_> {
         not_done()
             .filter(|(_, other)| other.start <= soonest_end)
             .filter(|(_, other)| other.after.is_none_or(|before| place.done[before]))
+            .filter(|(_, other)| other.before.is_none_or(|after| !place.done[after]))
             .map(|(number, _)| number)
             .collect()
     }
@@ -201,8 +204,15 @@ fn operations_of<'history>(history: &'history History, process_id: &ProcessId) -
             Heard::Nothing => continue,
             Heard::Said(_) => call.span.end.unwrap_or(u64::MAX),
         };
-        let operation =
-            |deed, is_optional| Operation { start: call.span.start, end, is_optional, after: None, deed, call };
+        let operation = |deed, is_optional| Operation {
+            start: call.span.start,
+            end,
+            is_optional,
+            after: None,
+            before: None,
+            deed,
+            call,
+        };
         match (&call.asked, said) {
             (Asked::Execute(of, command), said) if of == process_id => {
                 let (said, is_optional) = match said {
@@ -214,9 +224,16 @@ fn operations_of<'history>(history: &'history History, process_id: &ProcessId) -
                     _ => None,
                 };
                 operations.push(operation(Deed::Command { command, said, span: call.span }, is_optional));
+                let moved = operations.len() - 1;
+                if is_lease_move(command) {
+                    // It leaves no event by which it is found. One that is sent again after its actor had died is decided
+                    // anew, and may have been carried out before: that is what tokens and fences are for.
+                    let deed = Deed::Command { command, said: Said::Nothing, span: call.span };
+                    operations.push(Operation { before: Some(moved), ..operation(deed, true) });
+                }
                 if let Some(record) = record {
                     // A call that was sent again after its actor had died is answered with a record of that time.
-                    let after = Some(operations.len() - 1);
+                    let after = Some(moved);
                     operations.push(Operation { after, ..operation(Deed::Record(record), false) });
                 }
             }
@@ -235,6 +252,10 @@ fn operations_of<'history>(history: &'history History, process_id: &ProcessId) -
         }
     }
     operations
+}
+
+const fn is_lease_move(command: &Command) -> bool {
+    matches!(command, Command::ClaimLease { .. } | Command::ReclaimLease { .. } | Command::RenewLease { .. })
 }
 
 /// What an answer says of the call's effect.

@@ -265,7 +265,10 @@ impl Stored {
             Some(_) => return None,
         };
         if let Some(life) = &self.life {
-            return (inserted.is_none() && life.registration == *registration).then_some(Step::Same);
+            (inserted.is_none() && life.registration == *registration).then_some(())?;
+            // One that was sent again after its actor had died is answered without its event: that this is the life which
+            // it means is a branch, too.
+            return Some(self.unchanged());
         }
         let mut life = Current {
             generation: self.pruned + 1,
