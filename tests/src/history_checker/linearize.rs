@@ -17,6 +17,9 @@ use super::process_model::{Deed, Said, Step, Stored, World};
 /// How many steps are tried before the search is given up.
 const STEPS: usize = 200_000;
 
+/// How often a lease move may have been carried out before the time of which its caller was told.
+const LEASE_MOVES_REPEATED: usize = 2;
+
 /// What has to take its place in the order.
 struct Operation<'history> {
     start: u64,
@@ -228,8 +231,10 @@ fn operations_of<'history>(history: &'history History, process_id: &ProcessId) -
                 if is_lease_move(command) {
                     // It leaves no event by which it is found. One that is sent again after its actor had died is decided
                     // anew, and may have been carried out before: that is what tokens and fences are for.
-                    let deed = Deed::Command { command, said: Said::Nothing, span: call.span };
-                    operations.push(Operation { before: Some(moved), ..operation(deed, true) });
+                    for _ in 0..LEASE_MOVES_REPEATED {
+                        let deed = Deed::Command { command, said: Said::Nothing, span: call.span };
+                        operations.push(Operation { before: (!is_optional).then_some(moved), ..operation(deed, true) });
+                    }
                 }
                 if let Some(record) = record {
                     // A call that was sent again after its actor had died is answered with a record of that time.
