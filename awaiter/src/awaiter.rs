@@ -178,6 +178,7 @@ impl ProcessAwaiter {
                 continue;
             };
             tokio::select! {
+                biased;
                 ticked = subscription.ticked() => {
                     // A hub that has ended ticks no more; the clock goes on.
                     if ticked.is_err() {

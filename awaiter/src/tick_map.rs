@@ -34,7 +34,7 @@ impl<K> Default for TickMap<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> TickMap<K> {
+impl<K: Clone + Ord + Hash> TickMap<K> {
     /// Watches a key. The subscription has seen all ticks so far.
     pub(crate) fn subscribe(self: &Arc<Self>, key: &K) -> HubSubscription<K> {
         let mut entries = self.entries();
@@ -60,9 +60,12 @@ impl<K: Clone + Eq + Hash> TickMap<K> {
         }
     }
 
+    /// Ticks every key, in their order, so that two runs of one history wake in one order.
     pub(crate) fn tick_all(&self) {
-        let all: Vec<_> = self.entries().by_key.values().map(|entry| entry.ticks.clone()).collect();
-        all.iter().for_each(send);
+        let mut all: Vec<_> =
+            self.entries().by_key.iter().map(|(key, entry)| (key.clone(), entry.ticks.clone())).collect();
+        all.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        all.iter().for_each(|(_, ticks)| send(ticks));
     }
 
     /// Dropping the senders wakes every waiter, which then sees that its source has ended.
@@ -72,7 +75,9 @@ impl<K: Clone + Eq + Hash> TickMap<K> {
             entries.closed = true;
             std::mem::take(&mut entries.by_key)
         };
-        drop(dropped_after_the_lock);
+        let mut in_order: Vec<_> = dropped_after_the_lock.into_iter().collect();
+        in_order.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        drop(in_order);
     }
 
     /// How many keys are watched.
@@ -86,7 +91,7 @@ impl<K: Clone + Eq + Hash> TickMap<K> {
 }
 
 /// One watch of one key: of a process, or of the wakes of a session scope. Its drop releases the entry.
-pub struct HubSubscription<K: Clone + Eq + Hash> {
+pub struct HubSubscription<K: Clone + Ord + Hash> {
     map: Arc<TickMap<K>>,
     key: K,
     ticks: watch::Receiver<u64>,
@@ -97,7 +102,7 @@ pub struct HubSubscription<K: Clone + Eq + Hash> {
 #[error("the source of changes has ended")]
 pub struct HubClosed;
 
-impl<K: Clone + Eq + Hash> HubSubscription<K> {
+impl<K: Clone + Ord + Hash> HubSubscription<K> {
     /// Waits for a tick after the last one seen. May be dropped at any time; a tick is not lost by it.
     ///
     /// # Errors
@@ -113,13 +118,13 @@ impl<K: Clone + Eq + Hash> HubSubscription<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash + fmt::Debug> fmt::Debug for HubSubscription<K> {
+impl<K: Clone + Ord + Hash + fmt::Debug> fmt::Debug for HubSubscription<K> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("HubSubscription").field("key", &self.key).finish_non_exhaustive()
     }
 }
 
-impl<K: Clone + Eq + Hash> Drop for HubSubscription<K> {
+impl<K: Clone + Ord + Hash> Drop for HubSubscription<K> {
     fn drop(&mut self) {
         let mut entries = self.map.entries();
         if let Some(entry) = entries.by_key.get_mut(&self.key)

@@ -18,6 +18,7 @@ mod publisher;
 mod registry;
 mod restart;
 mod root;
+mod seat;
 mod shard;
 mod shutdown;
 mod subscription;

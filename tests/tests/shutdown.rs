@@ -84,10 +84,7 @@ async fn a_shutdown_tells_how_far_it_is_and_everybody_gets_its_one_report() {
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!first.is_finished() && !second.is_finished(), "one process is still busy");
-    assert_eq!(
-        told(&steps).last().map(|step| (step.stage, step.processes_left < 5)),
-        Some((ShutdownStage::Processes, true))
-    );
+    assert_eq!(told(&steps).last().map(|step| (step.stage, step.processes_left < 5)), Some((Processes, true)));
     log.resume();
     append.await.expect("no panic").expect("what was under way is stored");
     let report = first.await.expect("no panic");

@@ -1,7 +1,7 @@
 //! A command on its way to the actor of its process.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -25,19 +25,50 @@ pub(super) struct Call {
     /// Zero until a batch with this command is handed to the log: from then on "nothing changed" cannot be promised
     /// without asking the log. Then one more than the first sequence that an event of the command may have.
     submitted: AtomicU64,
+    /// The life of the process that the batch was for.
+    generation: AtomicU32,
+    /// Whether the answer to such a batch was lost: from then on only the log knows whether it is stored.
+    lost: AtomicBool,
     /// Comes back when the last sending is gone, also when an actor dies with a full mailbox.
     _permit: OwnedSemaphorePermit,
 }
 
 impl Call {
     pub(super) const fn new(operation: OperationId, command: Command, permit: OwnedSemaphorePermit) -> Self {
-        Self { operation, command, submitted: AtomicU64::new(0), _permit: permit }
+        let (submitted, generation, lost) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
+        Self { operation, command, submitted, generation, lost, _permit: permit }
     }
 
     /// The first of several submissions counts: whoever looks for the events of all of them has to begin there.
-    pub(super) fn mark_submitted(&self, first: Sequence) {
-        // A mark that stands already is left alone, and that is no failure.
-        let _ = self.submitted.compare_exchange(0, first.0.saturating_add(1), Ordering::Relaxed, Ordering::Relaxed);
+    pub(super) fn mark_submitted(&self, first: Sequence, generation: u32) {
+        let mark = first.0.saturating_add(1);
+        // A mark that stands already is left alone.
+        if self.submitted.compare_exchange(0, mark, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.generation.store(generation, Ordering::Relaxed);
+        }
+    }
+
+    /// Another writer came first: nothing of the batch is stored. What an earlier one stored is another matter.
+    pub(super) fn mark_conflicted(&self) {
+        if !self.was_lost() {
+            self.submitted.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Nobody will say any more what became of the batch.
+    pub(super) fn mark_lost(&self) {
+        if self.was_submitted() {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn was_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Whether a batch with the command may be stored in a life that is over. Such a life has taken its operations with it.
+    pub(super) fn may_be_of_a_life_before(&self, lived: u32) -> bool {
+        self.was_submitted() && self.generation.load(Ordering::Relaxed) < lived
     }
 
     pub(super) fn mark_not_stored(&self) {

@@ -39,6 +39,10 @@ pub struct RegistryOptions {
     pub clock: Arc<dyn Clock>,
     /// What happens at the named fault points.
     pub faults: Arc<dyn FaultPoints>,
+    /// Issuer of the operations, of which lease tokens are made; random if absent, as it has to be wherever two
+    /// registries ever write to one store. For runs that must repeat themselves.
+    #[doc(hidden)]
+    pub issuer: Option<u64>,
 }
 
 impl Default for RegistryOptions {
@@ -59,6 +63,7 @@ impl Default for RegistryOptions {
             unfenced_writes: UnfencedWrites::default(),
             clock: Arc::new(SystemClock),
             faults: Arc::new(NoFaults),
+            issuer: None,
         }
     }
 }

@@ -265,6 +265,7 @@ impl ProcessOwner {
     /// Answers calls that were carried out before this incarnation began.
     async fn answer_repeated(&mut self, commands: VecDeque<Envelope>) -> Result<VecDeque<Envelope>, LogError> {
         self.look_back(&commands).await?;
+        let commands = self.give_up_former_lives(commands);
         if self.operations.is_empty() {
             return Ok(commands);
         }
@@ -282,6 +283,27 @@ impl ProcessOwner {
             }
         }
         Ok(fresh)
+    }
+
+    /// What a call stored may have gone with a life that was pruned. Then nobody knows, and to decide it anew could carry
+    /// it out twice.
+    fn give_up_former_lives(&self, commands: VecDeque<Envelope>) -> VecDeque<Envelope> {
+        // A process that was pruned and not registered anew stands between two lives.
+        let lived = match &self.state.record {
+            Some(record) => record.generation,
+            None => self.state.pruned_generations.saturating_add(1),
+        };
+        let mut left = VecDeque::with_capacity(commands.len());
+        for envelope in commands {
+            if envelope.call.may_be_of_a_life_before(lived) {
+                let (process_id, operation) = (self.process_id().clone(), envelope.call.operation);
+                let reason = "the life of the process for which it was stored, if it was, has been pruned".to_owned();
+                envelope.answer(Err(RegistryError::OutcomeUnknown { process_id, operation, reason }));
+            } else {
+                left.push_back(envelope);
+            }
+        }
+        left
     }
 
     /// The events of one operation stand side by side; the registration itself is not among what a page returns.
@@ -416,7 +438,14 @@ impl ProcessOwner {
                 round.answer();
                 self.state.replays.settle();
             }
-            Err(AppendError::Conflict | AppendError::Unknown { .. }) if self.conflicts < CONFLICTS_ALLOWED => {
+            Err(error @ (AppendError::Conflict | AppendError::Unknown { .. }))
+                if self.conflicts < CONFLICTS_ALLOWED =>
+            {
+                if matches!(error, AppendError::Conflict) {
+                    round.mark_conflicted()
+                } else {
+                    round.mark_lost()
+                }
                 self.decide_again(round).await?;
             }
             Err(error) => {

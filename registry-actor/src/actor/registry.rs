@@ -25,8 +25,8 @@ use super::shutdown::{ShutdownProgress, ShutdownReport};
 use super::subscription::{ProcessSubscription, SubscriptionTable};
 use super::tree::{Member, tell};
 use crate::domain::{
-    Command, ObservedProcess, OperationId, ProcessAwaitOutput, ProcessId, Receipt, RegistryCommand, RegistryReceipt,
-    StoreSession,
+    Command, CommandEvents, ObservedProcess, OperationId, ProcessAwaitOutput, ProcessId, Receipt, RegistryCommand,
+    RegistryReceipt, StoreSession,
 };
 use crate::port::{
     AcrossError, Answer, AppendError, ChangeSource, CommitFollower, CommitListener, DurabilityTier, EngineError,
@@ -137,7 +137,10 @@ impl ActorRegistry {
         options: RegistryOptions,
         supervisor: Option<ActorCell>,
     ) -> Result<Self, StartError> {
-        let issuer = getrandom::u64().map_err(|error| StartError::Randomness { reason: error.to_string() })?;
+        let issuer = match options.issuer {
+            Some(issuer) => issuer,
+            None => getrandom::u64().map_err(|error| StartError::Randomness { reason: error.to_string() })?,
+        };
         let line = Arc::new(PublisherLine::default());
         let follower: Arc<dyn CommitFollower> = Arc::clone(&line) as Arc<dyn CommitFollower>;
         line.start_after(log.follow(Arc::downgrade(&follower)));
@@ -213,7 +216,7 @@ impl ActorRegistry {
         let mut listed = Vec::new();
         for seat in &self.inner.seats.shards {
             let (reply, answer) = oneshot::channel();
-            let shard = seat.borrow().clone();
+            let shard = seat.actor();
             if shard.is_some_and(|shard| shard.cast(ShardMessage::Quarantined(reply)).is_ok()) {
                 listed.extend(answer.await.unwrap_or_default());
             }
@@ -301,8 +304,8 @@ impl ActorRegistry {
     #[must_use]
     pub fn supervisors_of(&self, process_id: &ProcessId) -> Vec<ActorCell> {
         let seats = &self.inner.seats;
-        let shard = seats.shards[self.inner.environment.shard_of(process_id)].borrow().clone();
-        let publisher = seats.publisher.borrow().clone();
+        let shard = seats.shards[self.inner.environment.shard_of(process_id)].actor();
+        let publisher = seats.publisher.actor();
         shard.map(|shard| shard.get_cell()).into_iter().chain(publisher.map(|publisher| publisher.get_cell())).collect()
     }
 
@@ -354,10 +357,10 @@ impl ActorRegistry {
             }
         }
         let root = self.inner.root.get_cell();
-        let mut seat = self.inner.seats.shards[self.inner.environment.shard_of(process_id)].subscribe();
+        let seat = &self.inner.seats.shards[self.inner.environment.shard_of(process_id)];
         loop {
-            let shard = seat.borrow_and_update().clone();
-            if let Some(shard) = shard {
+            let taken = seat.taken();
+            if let Some(shard) = seat.actor() {
                 match shard.cast(ShardMessage::Route(process_id.clone(), envelope)) {
                     Err(ractor::MessagingErr::SendErr(ShardMessage::Route(_, refused))) => envelope = refused,
                     Ok(()) | Err(_) => return Ok(()),
@@ -365,7 +368,8 @@ impl ActorRegistry {
             }
             // The shard is being replaced, unless the whole registry is going away.
             tokio::select! {
-                changed = seat.changed() => changed.map_err(|_| RegistryError::Closed)?,
+                biased;
+                () = taken => {}
                 _ = root.wait(None) => return Err(RegistryError::Closed),
             }
         }
@@ -397,9 +401,14 @@ impl ProcessRegistry for ActorRegistry {
                 Ok(Err(error)) if changed_nothing_only_if_unsent(&error) && call.was_submitted() => {
                     return Err(unknown(error.to_string()));
                 }
+                // A lease move leaves nothing in the log by which it is found again. It was decided anew, and no error of
+                // that says what its first sending has done; a refusal may even rest on it.
+                Ok(Err(error)) if call.was_lost() && call.command.stores() == CommandEvents::None => {
+                    return Err(unknown(error.to_string()));
+                }
                 Ok(result) => return result,
                 // The actor died. The next incarnation finds the operation in the log, or carries it out.
-                Err(_) => {}
+                Err(_) => call.mark_lost(),
             }
         }
         if call.was_submitted() {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
-use tokio::sync::watch;
 
 use super::environment::Environment;
 use super::publisher::{PublisherActor, PublisherArguments, PublisherMessage};
 use super::restart::{RestartDecision, RestartHistory};
+use super::seat::Seat;
 use super::shard::{ShardActor, ShardArguments, ShardMessage};
 use super::tree::{Life, Member};
 use crate::port::TreeStep;
@@ -78,30 +78,21 @@ pub(super) struct RootArguments {
 /// Where the current shards and the current publisher can be found.
 #[derive(Debug)]
 pub(super) struct Seats {
-    pub(super) shards: Vec<watch::Sender<Option<ActorRef<ShardMessage>>>>,
-    pub(super) publisher: watch::Sender<Option<ActorRef<PublisherMessage>>>,
+    pub(super) shards: Vec<Seat<ShardMessage>>,
+    pub(super) publisher: Seat<PublisherMessage>,
 }
 
 impl Seats {
     pub(super) fn new(shards: usize) -> Self {
-        Self {
-            shards: (0..shards.max(1)).map(|_| watch::Sender::new(None)).collect(),
-            publisher: watch::Sender::new(None),
-        }
+        Self { shards: (0..shards.max(1)).map(|_| Seat::default()).collect(), publisher: Seat::default() }
     }
 
     /// Empties the seat of an actor that has ended, so that callers wait for its successor.
     fn vacate(&self, ended: ActorId) -> Option<Member> {
-        let is_it = |publisher: &mut Option<ActorRef<PublisherMessage>>| {
-            publisher.take_if(|publisher| publisher.get_id() == ended).is_some()
-        };
-        if self.publisher.send_if_modified(is_it) {
+        if self.publisher.vacate(ended) {
             return Some(Member::Publisher);
         }
-        let sat_on = |seat: &watch::Sender<Option<ActorRef<ShardMessage>>>| {
-            seat.send_if_modified(|shard| shard.take_if(|shard| shard.get_id() == ended).is_some())
-        };
-        self.shards.iter().position(sat_on).map(Member::Shard)
+        self.shards.iter().position(|seat| seat.vacate(ended)).map(Member::Shard)
     }
 }
 
@@ -205,12 +196,12 @@ impl Root {
                 let arguments = publisher.clone();
                 let (actor, _) =
                     PublisherActor::spawn_linked(None, PublisherActor, arguments, supervisor.clone()).await?;
-                seats.publisher.send_replace(Some(actor));
+                seats.publisher.take(actor);
             }
             Member::Shard(index) => {
                 let arguments = ShardArguments { index, environment: Arc::clone(environment) };
                 let (actor, _) = ShardActor::spawn_linked(None, ShardActor, arguments, supervisor.clone()).await?;
-                seats.shards[index].send_replace(Some(actor));
+                seats.shards[index].take(actor);
             }
             // They have no seat.
             Member::Root | Member::Listeners | Member::Log => {}

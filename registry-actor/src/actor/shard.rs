@@ -3,7 +3,7 @@
 //!
 //! The exit event of one incarnation is the only licence to start the next: until then commands are buffered here.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +61,8 @@ pub(super) struct ShardArguments {
 pub(super) struct Shard {
     index: usize,
     environment: Arc<Environment>,
-    slots: HashMap<ProcessId, Slot>,
+    /// Ordered, so that two runs of one history put their processes to rest in one order.
+    slots: BTreeMap<ProcessId, Slot>,
     activations: ActivationQueue<ActorId>,
     by_actor: HashMap<ActorId, ProcessId>,
     histories: HashMap<ProcessId, RestartHistory>,
@@ -117,7 +118,7 @@ impl Actor for ShardActor {
             inherited: inherited.into_iter().collect(),
             activations: ActivationQueue::new(environment.options.activations_per_shard),
             environment,
-            slots: HashMap::new(),
+            slots: BTreeMap::new(),
             by_actor: HashMap::new(),
             histories: HashMap::new(),
             shutting_down: None,

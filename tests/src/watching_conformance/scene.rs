@@ -79,7 +79,7 @@ impl Scene {
     /// If it has not.
     pub(super) async fn assert_ticked<K>(&self, subscription: &mut HubSubscription<K>, what: &str)
     where
-        K: Clone + Eq + Hash,
+        K: Clone + Ord + Hash,
     {
         assert!(self.tells_commits() || subscription.has_ticked(), "{what} has not ticked");
         let ticked = tokio::time::timeout(PATIENCE, subscription.ticked()).await;

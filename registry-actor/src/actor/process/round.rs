@@ -110,8 +110,21 @@ impl Round {
     }
 
     pub(super) fn mark_submitted(&self, first: Sequence) {
+        let generation = self.scratch.record.as_ref().map_or(0, |record| record.generation);
         for (envelope, _) in &self.decided {
-            envelope.call.mark_submitted(first);
+            envelope.call.mark_submitted(first, generation);
+        }
+    }
+
+    pub(super) fn mark_conflicted(&self) {
+        for (envelope, _) in &self.decided {
+            envelope.call.mark_conflicted();
+        }
+    }
+
+    pub(super) fn mark_lost(&self) {
+        for (envelope, _) in &self.decided {
+            envelope.call.mark_lost();
         }
     }
 

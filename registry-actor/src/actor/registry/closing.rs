@@ -61,7 +61,7 @@ impl Closing {
         for (index, seat) in inner.seats.shards.iter().enumerate() {
             let (rested, answer) = oneshot::channel();
             let rest = Rest { tally: Arc::clone(&tally), rested };
-            let shard = seat.borrow().clone();
+            let shard = seat.actor();
             if let Some(shard) = shard
                 && shard.cast(ShardMessage::ShutDown(rest)).is_ok()
             {
@@ -112,7 +112,7 @@ impl Closing {
     /// the log closes after that.
     async fn end_publisher(&mut self, patience: Duration) {
         let inner = &self.registry.inner;
-        let publisher = inner.seats.publisher.borrow().clone();
+        let publisher = inner.seats.publisher.actor();
         let ended = match publisher {
             Some(publisher) if publisher.cast(PublisherMessage::ShutDown).is_ok() => {
                 let ended = publisher.get_cell().wait(Some(patience)).await.is_ok();

@@ -1,6 +1,6 @@
 //! Who is subscribed to which process. An entry lives exactly as long as its subscription, however that ends.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ractor::{ActorRef, Message};
@@ -23,7 +23,7 @@ struct Entries {
     closed: bool,
     next_number: u64,
     /// The subscribers of one process in the order in which they came.
-    by_process: HashMap<ProcessId, BTreeMap<u64, Arc<Subscriber>>>,
+    by_process: BTreeMap<ProcessId, BTreeMap<u64, Arc<Subscriber>>>,
 }
 
 impl SubscriptionTable {

@@ -1,0 +1,115 @@
+//! A deterministic run of whole registries: one thread, virtual time, a log in memory, and an order that comes from a
+//! seed.
+//!
+//! The runtime has one thread and a clock that stands still while anybody can run, so that what happens depends on its
+//! inputs alone. The seed chooses these: what clients ask and when, how long the log takes for each answer, what fails,
+//! what is killed, how the wall clock jumps, and when the hosts are restarted over the store. Whatever can be observed is
+//! written to a [`Transcript`](transcript::Transcript); [`Invariant`] lists what must hold of every run.
+//!
+//! The sink here is told inline, by a wrapped registry: the mailbox of a sink has a thread of its own, which no seed
+//! brings back.
+
+pub mod client;
+pub mod clock;
+pub mod host;
+mod invariants;
+pub mod ledger;
+pub mod log;
+pub mod transcript;
+pub mod world;
+
+pub use invariants::{Broken, Invariant};
+
+use crate::oracle::Random;
+use world::World;
+
+/// The dimensions of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// How many processes.
+    pub processes: u64,
+    /// How many clients.
+    pub clients: u32,
+    /// How many steps each of them takes.
+    pub steps: u64,
+    /// How many wait without a deadline.
+    pub waiters: u32,
+    /// How many registries write to the store.
+    pub hosts: u64,
+    /// How many shards each of them has.
+    pub shards: usize,
+    /// How soon an idle process comes to rest.
+    pub passivate_after_ms: u64,
+    /// Whether callers see a registry that does not tell of its commits.
+    pub is_quiet: bool,
+    /// How often the hosts may be restarted.
+    pub restarts: u64,
+    /// Strikes come at most so far apart.
+    pub strike_every_ms: u64,
+}
+
+/// What became of a run.
+#[derive(Debug)]
+pub struct Run {
+    /// Its seed.
+    pub seed: u64,
+    /// Its transcript.
+    pub transcript: String,
+    /// What did not hold.
+    pub broken: Vec<Broken>,
+    /// How many calls were recorded.
+    pub calls: usize,
+    /// How many events were stored.
+    pub events: usize,
+}
+
+impl Plan {
+    /// The dimensions that a seed chooses.
+    #[must_use]
+    pub const fn of_seed(seed: u64) -> Self {
+        let mut dice = Random::new(seed ^ 0x0070_6c61_6e00);
+        Self {
+            processes: 1 + dice.below(3),
+            clients: 2 + dice.below(3) as u32,
+            steps: 8 + dice.below(14),
+            waiters: 1 + dice.below(3) as u32,
+            hosts: 1 + (dice.below(3) == 0) as u64,
+            shards: 1 + dice.below(3) as usize,
+            passivate_after_ms: [20, 60, 1_000][dice.below(3) as usize],
+            is_quiet: dice.below(4) == 0,
+            restarts: [0, 0, 1, 2][dice.below(4) as usize],
+            strike_every_ms: [6, 15, 40][dice.below(3) as usize],
+        }
+    }
+}
+
+/// Plays a seed, on a runtime of its own.
+///
+/// # Panics
+/// If no runtime can be built.
+#[must_use]
+pub fn play(seed: u64) -> Run {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    runtime.block_on(async {
+        let world = World::new(seed, Plan::of_seed(seed)).await;
+        let broken = world.play().await;
+        let (calls, events) = (world.recorder.calls().len(), world.ledger.entries().events.len());
+        Run { seed, transcript: world.transcript.take(), broken, calls, events }
+    })
+}
+
+/// Plays a seed twice and compares.
+#[must_use]
+pub fn play_twice(seed: u64) -> Run {
+    let (mut first, second) = (play(seed), play(seed));
+    if first.transcript != second.transcript {
+        let differing = first.transcript.lines().zip(second.transcript.lines()).find(|(left, right)| left != right);
+        let what = match differing {
+            Some((left, right)) => format!("`{left}` once and `{right}` the other time"),
+            None => "one transcript ends before the other".to_owned(),
+        };
+        first.broken.push(Broken { invariant: Invariant::Deterministic, what });
+    }
+    first
+}

@@ -1,0 +1,124 @@
+//! Whole registries in virtual time, from seeds: see [`registry_tests::simulation`].
+//!
+//! `PROCTOR_SIM_SEEDS` says how many seeds are played (500 unless it is set), `PROCTOR_SIM_FIRST` which is the first,
+//! `PROCTOR_SIM_THREADS` on how many threads, each with a runtime of its own, and `PROCTOR_SIM_TWICE` how many of them are
+//! played twice and compared, as one in so many (1, all of them, unless it is set). `PROCTOR_SIM_SEED` plays one seed and
+//! says where its transcript is.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use registry_tests::scoreboard::{RunRecord, record};
+use registry_tests::simulation::{Invariant, Run, play, play_twice};
+
+/// How much of a transcript is printed.
+const TAIL: usize = 40;
+/// So many failing seeds are told of in full.
+const TOLD: usize = 3;
+
+fn env(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn tell(run: &Run) -> String {
+    let lines: Vec<&str> = run.transcript.lines().collect();
+    let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
+    let broken: Vec<String> =
+        run.broken.iter().map(|broken| format!("{:?}: {}", broken.invariant, broken.what)).collect();
+    format!("seed {}:\n{}\n{tail}\n", run.seed, broken.join("\n"))
+}
+
+/// What all seeds came to.
+#[derive(Default)]
+struct Total {
+    calls: AtomicU64,
+    events: AtomicU64,
+    failed: Mutex<Vec<Run>>,
+}
+
+fn play_all(seeds: std::ops::Range<u64>, threads: u64, twice_in: u64) -> Total {
+    let (total, next, enough) = (Total::default(), AtomicU64::new(seeds.start), AtomicBool::new(false));
+    let give_up_after = env("PROCTOR_SIM_FAILURES").unwrap_or(20);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end || enough.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let mut run = if seed.is_multiple_of(twice_in) { play_twice(seed) } else { play(seed) };
+                    total.calls.fetch_add(run.calls as u64, Ordering::Relaxed);
+                    total.events.fetch_add(run.events as u64, Ordering::Relaxed);
+                    if !run.broken.is_empty() {
+                        let mut failed = total.failed.lock().expect("nobody panics with it");
+                        if failed.len() >= TOLD {
+                            run.transcript.clear();
+                        }
+                        failed.push(run);
+                        enough.fetch_or(failed.len() as u64 >= give_up_after, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    total
+}
+
+#[test]
+fn every_seed_keeps_every_promise_and_repeats_itself() {
+    if let Some(seed) = env("PROCTOR_SIM_SEED") {
+        let run = play_twice(seed);
+        let file = std::env::temp_dir().join(format!("proctor-simulation-{seed}.txt"));
+        std::fs::write(&file, &run.transcript).expect("the transcript can be written");
+        println!("{} calls, {} events, transcript in {}", run.calls, run.events, file.display());
+        assert!(run.broken.is_empty(), "{}", tell(&run));
+        return;
+    }
+    let seeds = env("PROCTOR_SIM_SEEDS").unwrap_or(500);
+    let first = env("PROCTOR_SIM_FIRST").unwrap_or(0);
+    let threads = env("PROCTOR_SIM_THREADS").unwrap_or(2);
+    let twice_in = env("PROCTOR_SIM_TWICE").unwrap_or(1).max(1);
+    println!("{seeds} seeds from {first} on {threads} threads, one in {twice_in} twice");
+    let begin = Instant::now();
+    let total = play_all(first..first + seeds, threads, twice_in);
+    let failed = total.failed.into_inner().expect("nobody panics with it");
+    let (calls, events) = (total.calls.into_inner(), total.events.into_inner());
+    println!(
+        "{calls} calls, {events} events, {} seeds failed, in {:.1} s",
+        failed.len(),
+        begin.elapsed().as_secs_f64()
+    );
+    for run in &failed {
+        let broken: std::collections::BTreeSet<Invariant> = run.broken.iter().map(|broken| broken.invariant).collect();
+        println!("seed {}: {broken:?}", run.seed);
+    }
+    let mut by_invariant: BTreeMap<Invariant, u64> = BTreeMap::new();
+    for run in &failed {
+        let broken: std::collections::BTreeSet<Invariant> = run.broken.iter().map(|broken| broken.invariant).collect();
+        for invariant in broken {
+            *by_invariant.entry(invariant).or_default() += 1;
+        }
+    }
+    record(&RunRecord {
+        name: "simulation".to_owned(),
+        what:
+            "whole registries on one thread in virtual time, with everything killed, delayed, lost and restarted as a \
+               seed says; each transcript is compared with that of a second run, for one seed in some"
+                .to_owned(),
+        ran: seeds,
+        unit: "seeds".to_owned(),
+        seed: Some(first),
+        violations: failed.len() as u64,
+        measured: BTreeMap::from([
+            ("calls".to_owned(), calls.to_string()),
+            ("events".to_owned(), events.to_string()),
+            ("played twice".to_owned(), format!("one in {twice_in}")),
+        ]),
+        not_run: None,
+    });
+    let stories: Vec<String> = failed.iter().take(TOLD).map(tell).collect();
+    assert!(failed.is_empty(), "{by_invariant:?} in {} seeds\n{}", failed.len(), stories.join("\n"));
+}
