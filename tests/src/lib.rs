@@ -8,6 +8,7 @@ mod counted_log;
 pub mod crash_writer;
 pub mod direct_registry;
 pub mod example_process;
+pub mod fault_vfs;
 mod fault_script;
 pub mod log_author;
 pub mod log_backend;
@@ -18,6 +19,7 @@ pub mod oracle;
 pub mod power_cut;
 pub mod registry_backend;
 pub mod registry_conformance;
+pub mod seeded;
 pub mod scoreboard;
 pub mod watching_conformance;
 
