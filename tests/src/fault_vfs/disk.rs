@@ -252,11 +252,7 @@ mod tests {
     fn what_was_synced_stays_and_the_rest_may_go() {
         let mut random = Random::new(1);
         let mut disk = Disk::holding(&Files::new(), Kept::Nothing);
-        for operation in [
-            Operation::Create { file: file() },
-            write(0, b"durable"),
-            Operation::Sync { file: file() },
-        ] {
+        for operation in [Operation::Create { file: file() }, write(0, b"durable"), Operation::Sync { file: file() }] {
             disk.replay(&operation, &mut random);
         }
         assert!(disk.after_power_cut(&mut random).is_empty(), "its name was not synced");
