@@ -10,6 +10,7 @@ pub mod direct_registry;
 pub mod example_process;
 mod fault_script;
 pub mod fault_vfs;
+pub mod io_errors;
 pub mod log_author;
 pub mod log_backend;
 pub mod log_conformance;

@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use crate::crash_writer::Syncing;
 use crate::fault_vfs::{Control, Disk, Files, Kept, Operation};
 use crate::log_author::{
-    Author, OUTPUT, alarm, append, claim, complete, keyed_output, output, process_id, register, waking_registration,
+    Author, OUTPUT, alarm, append, claim, complete, keyed_output, output, process_id, register, submit,
+    waking_registration,
 };
 use crate::seeded::Random;
 use crate::witness::{Contradiction, Fact, Subject, Witness};
@@ -302,17 +303,15 @@ pub async fn check_store(
     // What was opened can be written to.
     let mut author = Author::new("after");
     let batch = author.batch(&[register(process_id("after").as_str())]);
-    if let Err(error) = log_submit(&log, batch).await {
+    if let Err(error) = submit(&log, batch).await {
         violations.push(Violation::Damaged(format!("the first append after it: {error}")));
     }
     log.close().await;
     if violations.is_empty() { Ok(Beginning { files: Files::new(), facts, session }) } else { Err(violations) }
 }
 
-use crate::log_author::submit as log_submit;
-
 /// Makes a directory hold these files and no others.
-fn put_files(directory: &Path, files: &Files) {
+pub(crate) fn put_files(directory: &Path, files: &Files) {
     for entry in std::fs::read_dir(directory).expect("the directory").flatten() {
         std::fs::remove_file(entry.path()).expect("a file can be removed");
     }

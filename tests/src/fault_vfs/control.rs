@@ -124,15 +124,12 @@ pub struct Control {
 struct State {
     calls: HashMap<CallKind, u64>,
     fault: Option<Fault>,
-    /// How many calls failed, and on which threads the first few did.
+    /// How many calls failed, and on which threads.
     failed: u64,
-    failed_on: Vec<String>,
+    failed_on: HashMap<String, u64>,
     recording: bool,
     history: Vec<Operation>,
 }
-
-/// How many failed calls are remembered with their thread.
-const REMEMBERED: usize = 16;
 
 static CONTROLS: Mutex<Vec<(PathBuf, Weak<Control>)>> = Mutex::new(Vec::new());
 
@@ -198,6 +195,14 @@ impl Control {
         self.state().fault = None;
     }
 
+    /// Ends the fault if it lasts until it is ended and has been reached.
+    pub fn clear_lasting(&self) {
+        let mut state = self.state();
+        if state.failed > 0 && state.fault.is_some_and(|fault| fault.span == Span::UntilCleared) {
+            state.fault = None;
+        }
+    }
+
     /// How many calls of a kind were made, those that failed included.
     #[must_use]
     pub fn calls(&self, kind: CallKind) -> u64 {
@@ -210,10 +215,11 @@ impl Control {
         self.state().failed
     }
 
-    /// The names of the threads whose calls were failed, the first few.
+    /// How many calls were failed on threads whose names begin so.
     #[must_use]
-    pub fn failed_on(&self) -> Vec<String> {
-        self.state().failed_on.clone()
+    pub fn failed_on_thread(&self, name: &str) -> u64 {
+        let state = self.state();
+        state.failed_on.iter().filter(|(thread, _)| thread.starts_with(name)).map(|(_, count)| count).sum()
     }
 
     pub(super) fn call(&self, kind: CallKind) -> Verdict {
@@ -228,10 +234,8 @@ impl Control {
             return Verdict::Pass;
         }
         state.failed += 1;
-        if state.failed_on.len() < REMEMBERED {
-            let thread = std::thread::current().name().unwrap_or_default().to_owned();
-            state.failed_on.push(thread);
-        }
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        *state.failed_on.entry(thread).or_default() += 1;
         Verdict::Fail(fault.failure)
     }
 
