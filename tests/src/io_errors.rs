@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry_actor::domain::{ProcessId, SessionScope};
-use registry_actor::log::{OpenError, SqliteLog, SqliteOptions, WriterFaults};
+use registry_actor::log::{FaultVerdict, OpenError, SqliteLog, SqliteOptions, WriterFaults, WriterPoint};
 use registry_actor::port::{AcrossError, Answer, AppendError, LogError, ProcessBatch, ProcessLog, Query};
 
 use crate::crash_writer::Syncing;
@@ -80,7 +80,7 @@ pub async fn run(fault: Option<Fault>, syncing: Syncing, seed: u64) -> IoRun {
         .with_reader_threads(1)
         .with_checkpoint_pages(24)
         .with_first_reopen_wait(Duration::from_millis(1))
-        .with_faults(Arc::clone(&gate) as Arc<dyn WriterFaults>);
+        .with_faults(Arc::new(Watched { gate: Arc::clone(&gate), control: Arc::clone(&control) }));
     let options = match syncing {
         Syncing::Full => options,
         Syncing::Normal => options.dangerously_unsynced_for_tests(),
@@ -112,6 +112,22 @@ pub async fn run(fault: Option<Fault>, syncing: Syncing, seed: u64) -> IoRun {
     let sessions = (opened_at, session);
     cut_power(&history, &witness, sessions, fault, seed, &mut run).await;
     run
+}
+
+/// The gate at the writer, and a note of what the host does past SQLite.
+#[derive(Debug)]
+struct Watched {
+    gate: Arc<Gate>,
+    control: Arc<Control>,
+}
+
+impl WriterFaults for Watched {
+    fn reached(&self, point: WriterPoint) -> FaultVerdict {
+        if point == WriterPoint::LogFileRewritten {
+            self.control.host_rewrote("store.db-wal");
+        }
+        self.gate.reached(point)
+    }
 }
 
 fn open(store: &std::path::Path, options: &SqliteOptions, control: &Control, run: &mut IoRun) -> Option<SqliteLog> {
@@ -449,7 +465,7 @@ async fn cut_power(
     }
 }
 
-/// Every fault of a load that makes so many calls, each `stride`-th call from `first` on at most.
+/// Every fault of a load that makes so many calls, or so many of each kind evenly spread. Of syncs it is always every one.
 #[must_use]
 pub fn faults(calls: &BTreeMap<CallKind, u64>, most_per_kind: u64) -> Vec<Fault> {
     let mut faults = Vec::new();
@@ -463,7 +479,7 @@ pub fn faults(calls: &BTreeMap<CallKind, u64>, most_per_kind: u64) -> Vec<Fault>
             CallKind::Sync => &[Span::Calls(1), Span::Calls(3), Span::UntilCleared],
             _ => &[Span::Calls(1), Span::UntilCleared],
         };
-        let stride = calls.div_ceil(most_per_kind).max(1);
+        let stride = if *kind == CallKind::Sync { 1 } else { calls.div_ceil(most_per_kind).max(1) };
         for failure in failures {
             for span in spans {
                 faults.extend((1..=*calls).step_by(usize::try_from(stride).unwrap_or(usize::MAX)).map(|nth| Fault {

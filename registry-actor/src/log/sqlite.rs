@@ -8,6 +8,7 @@ mod check;
 mod faults;
 mod group;
 mod heads;
+mod log_file;
 mod migration;
 mod open_error;
 mod options;
@@ -37,6 +38,7 @@ pub use self::owner::StoreHolder;
 pub use self::reader::SqliteReader;
 
 use self::group::GroupWriter;
+use self::log_file::LogFile;
 use self::owner::OwnerLock;
 use self::pool::ReaderPool;
 use self::queue::{Lane, Queue, Queued, QueuedAcross};
@@ -75,6 +77,9 @@ impl SqliteLog {
         owner::warn_of_network(&path);
         owner::create_private(&path)?;
         let failed = |error| OpenError::of_sqlite(&path, &error);
+        if log_file::rewrite(&path).map_err(|error| OpenError::of_io(&path, &error))? == LogFile::Rewritten {
+            let _ = options.faults.reached(WriterPoint::LogFileRewritten);
+        }
         let mut connection =
             schema::connect_writer(&path, options.synchronous, options.writer_cache_kib).map_err(failed)?;
         schema::prepare(&mut connection, &path)?;

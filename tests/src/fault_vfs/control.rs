@@ -103,6 +103,11 @@ pub enum Operation {
         /// The file.
         file: Arc<str>,
     },
+    /// A file was written anew, byte for byte as reads show it.
+    Rewrite {
+        /// The file.
+        file: Arc<str>,
+    },
     /// The directory was synced.
     SyncDirectory,
 }
@@ -169,6 +174,13 @@ impl Control {
     /// Notes that the host synced the directory.
     pub fn host_synced_directory(&self) {
         self.note(Operation::SyncDirectory);
+    }
+
+    /// Notes that the host wrote a file anew, byte for byte, and synced it.
+    pub fn host_rewrote(&self, file: &str) {
+        let file: Arc<str> = file.into();
+        self.note(Operation::Rewrite { file: Arc::clone(&file) });
+        self.note(Operation::Sync { file });
     }
 
     /// How many operations were recorded so far.

@@ -2,7 +2,8 @@
 //!
 //! What it assumes of the platform is what SQLite assumes of it: a write changes no byte outside of its range (powersafe
 //! overwrite), sectors of 512 bytes reach the disk whole or not at all, in any order, and a sync that succeeded holds.
-//! A failed sync makes nothing durable, ever: what waited for it is gone although reads show it, or it is there.
+//! After a failed sync what waited for it is there, or it is gone although reads show it, and no later sync makes up for it:
+//! only writing it again does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,7 +42,16 @@ pub struct Disk {
 #[derive(Debug, Default)]
 struct Inode {
     durable: Vec<u8>,
+    /// As reads show it.
+    shown: Vec<u8>,
     waiting: Vec<Change>,
+}
+
+impl Inode {
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.shown);
+        self.waiting.push(change);
+    }
 }
 
 #[derive(Debug)]
@@ -58,7 +68,7 @@ impl Disk {
         let mut names = BTreeMap::new();
         for (name, content) in files {
             names.insert(Arc::clone(name), inodes.len());
-            inodes.push(Inode { durable: content.clone(), waiting: Vec::new() });
+            inodes.push(Inode { durable: content.clone(), shown: content.clone(), waiting: Vec::new() });
         }
         Self { inodes, durable: names.clone(), current: names, renamed: Vec::new(), kept }
     }
@@ -81,11 +91,11 @@ impl Disk {
             }
             Operation::Write { file, offset, bytes } => {
                 let offset = usize::try_from(*offset).expect("a small file");
-                self.inode(file).waiting.push(Change::Write { offset, bytes: bytes.clone() });
+                self.inode(file).change(Change::Write { offset, bytes: bytes.clone() });
             }
             Operation::Truncate { file, size } => {
                 let size = usize::try_from(*size).expect("a small file");
-                self.inode(file).waiting.push(Change::Truncate { size });
+                self.inode(file).change(Change::Truncate { size });
             }
             Operation::Sync { file } => {
                 let inode = self.inode(file);
@@ -98,6 +108,12 @@ impl Disk {
                 let inode = self.inode(file);
                 let waiting = std::mem::take(&mut inode.waiting);
                 keep(&waiting, kept, &mut inode.durable, random);
+            }
+            Operation::Rewrite { file } => {
+                let inode = self.inode(file);
+                let bytes = inode.shown.clone();
+                inode.change(Change::Truncate { size: bytes.len() });
+                inode.change(Change::Write { offset: 0, bytes });
             }
             Operation::SyncDirectory => {
                 for (name, inode) in std::mem::take(&mut self.renamed) {
@@ -263,6 +279,9 @@ mod tests {
         disk.replay(&write(7, b"!"), &mut random);
         disk.replay(&Operation::Sync { file: file() }, &mut random);
         assert_eq!(disk.after_power_cut(&mut random)[&file()], b"durable!", "a failed sync is not made up for");
+        disk.replay(&Operation::Rewrite { file: file() }, &mut random);
+        disk.replay(&Operation::Sync { file: file() }, &mut random);
+        assert_eq!(disk.after_power_cut(&mut random)[&file()], b"waiting!", "but by writing what is shown");
     }
 
     #[test]
