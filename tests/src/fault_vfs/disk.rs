@@ -291,7 +291,7 @@ mod tests {
         let mut disk = Disk::holding(&[(file(), old.clone())].into(), Kept::ByChance);
         disk.replay(&write(0, &vec![b'b'; 3 * SECTOR]), &mut random);
         let mut seen = std::collections::BTreeSet::new();
-        for _ in 0..200 {
+        for _ in 0..5_000 {
             let content = disk.after_power_cut(&mut random).remove(&file()).expect("the file");
             let sectors: String = content
                 .chunks(SECTOR)

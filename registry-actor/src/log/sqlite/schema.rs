@@ -137,9 +137,11 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Op
     if mode != "wal" {
         return Err(OpenError::Unusable { path: path.into(), reason: format!("its journal mode stays {mode}") });
     }
-    // The mode is told before the change of it is committed: only this shows that a failure did not undo it. And what is
-    // stored from now on does not stand in the log file behind what an earlier host left there.
-    checkpoint_whole(connection).map_err(failed)?;
+    // The mode is told before the change of it is committed: only this shows that a failure did not undo it.
+    let frames: i64 = connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1)).map_err(failed)?;
+    if frames < 0 {
+        return Err(OpenError::Io { path: path.into(), reason: "its journal mode could not be changed".to_owned() });
+    }
     migrate(connection, version, MIGRATIONS).map_err(failed)?;
     // Every page of a new store is in the log file now, also those that an attempt before this one failed to sync.
     if version == 0 { checkpoint_whole(connection).map_err(failed) } else { Ok(()) }
@@ -234,15 +236,12 @@ pub(super) fn note_next_position(transaction: &Connection, position: i64) -> Res
 
 /// Moves the log file into the database and empties it. Fails unless every sync on the way succeeded.
 pub(super) fn checkpoint_whole(connection: &Connection) -> Result<(), rusqlite::Error> {
-    let (busy, frames): (i64, i64) =
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if busy != 0 {
-        return Err(failure(ffi::SQLITE_BUSY, "a reader kept the log file from being emptied".to_owned()));
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if busy == 0 {
+        Ok(())
+    } else {
+        Err(failure(ffi::SQLITE_BUSY, "a reader kept the log file from being emptied".to_owned()))
     }
-    if frames < 0 {
-        return Err(failure(ffi::SQLITE_IOERR, "the store does not use a log file".to_owned()));
-    }
-    Ok(())
 }
 
 /// Moves what no reader needs any more into the database once so many pages wait. Never waits for anybody.
