@@ -11,6 +11,7 @@ mod faults;
 mod group;
 mod heads;
 mod hidden_copy;
+mod log_file;
 mod migration;
 mod open_error;
 mod options;
@@ -49,6 +50,7 @@ pub use self::vacuum::{VacuumAtClose, VacuumPace};
 pub use self::whole_check::CheckedStore;
 
 use self::group::GroupWriter;
+use self::log_file::LogFile;
 use self::owner::OwnerLock;
 use self::pool::ReaderPool;
 use self::queue::{Lane, Queue, Queued, QueuedAcross};
@@ -88,6 +90,9 @@ impl SqliteLog {
         owner::warn_of_network(&path);
         owner::create_private(&path)?;
         let failed = |error| OpenError::of_sqlite(&path, &error);
+        if log_file::rewrite(&path).map_err(|error| OpenError::of_io(&path, &error))? == LogFile::Rewritten {
+            let _ = options.faults.reached(WriterPoint::LogFileRewritten);
+        }
         let mut connection =
             schema::connect_writer(&path, options.synchronous, options.writer_cache_kib, options.wal_limit_bytes)
                 .map_err(failed)?;

@@ -16,6 +16,9 @@ pub enum WriterPoint {
     AfterCommit,
     /// The writer, after a failure, is about to reopen the store. A failure here lets it try again later.
     Reopen,
+    /// A log file that was left over was written anew and synced, before any connection was opened. A failure here does
+    /// nothing.
+    LogFileRewritten,
 }
 
 /// What is to happen at a point.

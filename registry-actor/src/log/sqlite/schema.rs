@@ -153,7 +153,14 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Op
     if mode != "wal" {
         return Err(OpenError::Unusable { path: path.into(), reason: format!("its journal mode stays {mode}") });
     }
-    migrate(connection, version, MIGRATIONS).map_err(failed)
+    // The mode is told before the change of it is committed: only this shows that a failure did not undo it.
+    let frames: i64 = connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1)).map_err(failed)?;
+    if frames < 0 {
+        return Err(OpenError::Io { path: path.into(), reason: "its journal mode could not be changed".to_owned() });
+    }
+    migrate(connection, version, MIGRATIONS).map_err(failed)?;
+    // Every page of a new store is in the log file now, also those that an attempt before this one failed to sync.
+    if version == 0 { checkpoint_whole(connection).map_err(failed) } else { Ok(()) }
 }
 
 /// Makes a backup out of a copy of a store, so that no host takes it for the store.

@@ -1,7 +1,8 @@
 //! The writer: one thread that turns what is queued into transactions, answers, and tells followers.
 //!
 //! A failed commit poisons it. A sync is never tried twice on one file description, because the system forgets that the
-//! first one failed: everything is closed, opened anew, and the log file moved into the database with successful syncs.
+//! first one failed: everything is closed, the log file written anew, everything opened again, and the log file moved into
+//! the database, all with successful syncs.
 //! Only then is it known what is stored, and only then is anything admitted. `told <= durable <= submitted`.
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use rusqlite::ErrorCode;
 
 use super::faults::{FaultVerdict, WriterFaults, WriterPoint};
 use super::group::{AcrossOutcome, GroupOutcome, GroupWriter};
+use super::log_file::{self, LogFile};
 use super::pool::ReaderPool;
 use super::queue::{GroupLimits, Queue, Queued, QueuedAcross, Taken};
 use super::read;
@@ -271,18 +273,22 @@ impl Writer {
         }
         // Readers stand still until the log file is in the database, and begin with new connections.
         let group = self.pool.without_connections(|| {
-            let connection = schema::connect_writer(
-                &self.settings.path,
-                self.settings.synchronous,
-                self.settings.cache_kib,
-                self.settings.wal_limit_bytes,
-            )?;
-            schema::checkpoint_whole(&connection)?;
-            GroupWriter::new(connection)
-        });
-        let group = group.map_err(|error| error.to_string())?;
+            let rewritten = log_file::rewrite(&self.settings.path)
+                .map_err(|error| format!("the log file cannot be written anew: {error}"))?;
+            if rewritten == LogFile::Rewritten {
+                let _ = self.settings.faults.reached(WriterPoint::LogFileRewritten);
+            }
+            self.connect().map_err(|error| error.to_string())
+        })?;
         self.catch_up(&group);
         Ok(group)
+    }
+
+    fn connect(&self) -> Result<GroupWriter, rusqlite::Error> {
+        let WriterSettings { path, synchronous, cache_kib, wal_limit_bytes, .. } = &self.settings;
+        let connection = schema::connect_writer(path, *synchronous, *cache_kib, *wal_limit_bytes)?;
+        schema::checkpoint_whole(&connection)?;
+        GroupWriter::new(connection)
     }
 
     /// Tells followers what was stored without anybody knowing. Where that cannot be read they are told of a group of
