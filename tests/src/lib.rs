@@ -13,6 +13,7 @@ mod fault_script;
 pub mod fault_vfs;
 pub mod history_checker;
 pub mod io_errors;
+pub mod lease_worker;
 pub mod log_author;
 pub mod log_backend;
 pub mod log_conformance;
