@@ -29,3 +29,5 @@ pub use options::RegistryOptions;
 pub use registry::{ActorRegistry, QuarantinedProcess, ShutdownReport, StartError};
 pub use restart::{RestartDecision, RestartHistory, RestartPolicy};
 pub use subscription::ProcessSubscription;
+
+pub use crate::process_stat::ProcessStat;

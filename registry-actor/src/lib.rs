@@ -14,5 +14,7 @@ pub mod fuzzing;
 #[cfg(any(feature = "actors", feature = "sqlite"))]
 pub mod log;
 pub mod port;
+#[cfg(any(feature = "actors", feature = "sqlite"))]
+mod process_stat;
 #[cfg(feature = "actors")]
 pub mod worker;
