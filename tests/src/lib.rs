@@ -19,11 +19,13 @@ pub mod power_cut;
 pub mod registry_backend;
 pub mod registry_conformance;
 pub mod scoreboard;
+mod virtual_clock;
 pub mod watching_conformance;
 
 pub use counted_log::CountedLog;
 pub use fault_script::{Fault, FaultScript};
 pub use manual_clock::ManualClock;
+pub use virtual_clock::VirtualClock;
 
 /// The example of the README is a test.
 #[cfg(doctest)]
