@@ -198,15 +198,16 @@ fn a_command_passes_its_output_and_its_status_through_and_leaves_both_in_the_sto
     assert_eq!(code(&output), 3);
     assert_eq!(stdout(&output), "one\n");
     let said = stderr(&output);
-    assert!(said.starts_with("two\nproctor: p: 6 events, failed"), "{said}");
+    assert!(said.starts_with("two\nproctor: p: 7 events, failed"), "{said}");
     let events = sandbox.events("p");
     let mut lines = output_lines(&events);
     lines.sort();
     assert_eq!(lines, [("stderr".into(), "two".into()), ("stdout".into(), "one".into())]);
     let types: Vec<_> = events.iter().map(|event| event["event_type"].as_str().expect("a type")).collect();
     let expected = [
-        "command.attempt_started",
         "process.first_started",
+        "process.attempt_started",
+        "command.attempt_started",
         "command.guarded",
         "command.output",
         "command.output",
@@ -217,7 +218,7 @@ fn a_command_passes_its_output_and_its_status_through_and_leaves_both_in_the_sto
         assert_eq!((&event["process_id"], &event["sequence"]), (&"p".into(), &Value::from(sequence)));
         assert!(event["occurred_at_ms"].is_u64());
     }
-    let outcome = &events[5]["payload"]["await_output"];
+    let outcome = &events[6]["payload"]["await_output"];
     assert_eq!((&outcome["class"], &outcome["code"]), (&"execution".into(), &"exit_status".into()));
     assert_eq!(outcome["raw"]["exit_code"], 3);
     assert_eq!(sandbox.show("p")["status"], "failed");
@@ -446,7 +447,7 @@ fn a_store_that_is_whole_verifies() {
     let store = sandbox.store();
     assert_eq!(code(&sandbox.output(&["verify", "--store", &store])), 0);
     let verified = json_lines(&sandbox.read("verify", &["p"]));
-    assert_eq!(verified[0]["events"], 105);
+    assert_eq!(verified[0]["events"], 106);
     assert_eq!(verified[0]["faults"], serde_json::json!([]));
 }
 
@@ -469,7 +470,7 @@ fn damage_is_told_with_process_and_sequence_and_has_a_code() {
     let store = sandbox.store();
     let output = sandbox.output(&["verify", "--store", &store]);
     assert_eq!(code(&output), 65, "{}", stderr(&output));
-    assert!(stdout(&output).lines().any(|line| line.contains("`p`") && line.contains("sequence 4")), "{output:?}");
+    assert!(stdout(&output).lines().any(|line| line.contains("`p`") && line.contains("sequence 5")), "{output:?}");
     assert_eq!(code(&sandbox.read("events", &["p"])), 65);
 }
 
