@@ -19,6 +19,7 @@ pub mod power_cut;
 pub mod registry_backend;
 pub mod registry_conformance;
 pub mod scoreboard;
+pub mod scripted_executor;
 mod virtual_clock;
 pub mod watching_conformance;
 

@@ -40,6 +40,8 @@ pub(super) enum DriveMessage {
     News,
     /// Runs are over.
     RunsOver,
+    /// Look at the runs that are over, and tell when that is done.
+    Settle(oneshot::Sender<()>),
 }
 
 /// What it is started with.
@@ -125,6 +127,10 @@ impl Actor for DriveActor {
             DriveMessage::Tick(_) => return Ok(()),
             DriveMessage::News => drive.hear().await,
             DriveMessage::RunsOver => drive.settle().await,
+            DriveMessage::Settle(reply) => {
+                drive.settle().await;
+                let _ = reply.send(());
+            }
         }
         drive.sleep(&myself);
         Ok(())

@@ -226,6 +226,10 @@ impl Worker {
         let killed = account.under_way();
         drop(self.supervisor.cast(WorkerMessage::KillRuns));
         account.emptied().await;
+        // Their leases are given up by the drive. One that is dead just now leaves them to run out.
+        let (reply, settled) = oneshot::channel();
+        account.tell_drive(DriveMessage::Settle(reply));
+        let _ = settled.await;
         killed
     }
 
