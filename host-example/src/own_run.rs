@@ -104,15 +104,17 @@ impl OwnRun {
         let awaiter = ProcessAwaiter::attached(Arc::new(self.host.registry.clone()));
         let mut outcome = std::pin::pin!(awaiter.await_terminal(&self.id));
         loop {
-            tokio::select! {
+            let report = tokio::select! {
                 biased;
                 outcome = &mut outcome => return outcome.map_err(await_failure),
-                report = quiet(&self.worker) => drop(report.map_err(worker_failure)?),
-            }
+                report = quiet(&self.worker) => report.map_err(worker_failure)?,
+            };
             // Nothing runs, and nothing could be begun.
             let pause = match self.worker.explain(&self.id).await?.step {
                 ExplainedStep::Ended { .. } => Duration::ZERO,
                 ExplainedStep::RetryDue { wait_ms, .. } => Duration::from_millis(wait_ms),
+                // Its pause was over just now.
+                ExplainedStep::Due { .. } if report.awaiting_retry > 0 => Duration::ZERO,
                 step => return Err(self.given_up(&step)),
             };
             tokio::select! {

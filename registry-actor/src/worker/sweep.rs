@@ -157,7 +157,12 @@ impl<'drive> Sweep<'drive> {
             NextStep::Act(_) => self.begin(record.id()).await,
             NextStep::AwaitRetry { wait_ms } => {
                 self.report.awaiting_retry += 1;
-                Look::DueIn(Duration::from_millis(wait_ms))
+                let wait = Duration::from_millis(wait_ms);
+                // The deadline may come before the next attempt does.
+                match self.deadline(record) {
+                    Look::DueIn(deadline) => Look::DueIn(wait.min(deadline)),
+                    _ => Look::DueIn(wait),
+                }
             }
             NextStep::AwaitExternalOwner => {
                 self.report.external += 1;
