@@ -18,12 +18,14 @@ use registry_actor::port::{
 use serde_json::json;
 
 /// Every command there is, by its name: whether it ticks, whether it emits.
-const TOLD: [(&str, bool, bool); 14] = [
+const TOLD: [(&str, bool, bool); 16] = [
     ("register", true, false),
     ("append", true, true),
     ("request_cancel", true, true),
     ("complete", true, false),
     ("record_first_started", true, false),
+    ("begin_attempt", true, false),
+    ("fail_attempt", true, false),
     ("set_external_ref", true, false),
     ("request_abandon", true, false),
     ("set_wait", true, false),

@@ -8,11 +8,11 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    bench, events, explain, failure,
+    backup, bench, events, explain, failure,
     failure::{Failure, FailureKind},
     list,
     notice::say,
-    run, show, verify,
+    prune, restore, run, show, verify,
 };
 
 /// The variable that turns diagnostics on, such as `PROCTOR_LOG=debug`.
@@ -55,6 +55,15 @@ enum Verb {
     Events(events::EventsArgs),
     /// Check that what is stored is undamaged
     Verify(verify::VerifyArgs),
+    /// Copy a store, a live host's too, and check the copy
+    Backup(backup::BackupArgs),
+    /// Make a store of a backup
+    ///
+    /// All of the backup is checked first. The store keeps its id and gets a new epoch, so that cursors of before are refused. Leases in
+    /// it are those of dead hosts only where the original was replaced; elsewhere they end by time, since its host may live.
+    Restore(restore::RestoreArgs),
+    /// Remove processes that ended long ago, and give their disk space back
+    Prune(prune::PruneArgs),
     /// Measure what the registry costs on this machine
     Bench(bench::BenchArgs),
 }
@@ -85,6 +94,9 @@ async fn dispatch(verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Explain(args) => explain::run(args).await,
         Verb::Events(args) => events::run(args).await,
         Verb::Verify(args) => verify::run(args).await,
+        Verb::Backup(args) => backup::run(args).await,
+        Verb::Restore(args) => restore::run(args).await,
+        Verb::Prune(args) => prune::run(args).await,
         Verb::Bench(args) => bench::run(args).await,
     }
 }
@@ -105,7 +117,8 @@ fn refuse(error: &clap::Error) -> ExitCode {
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => fail(Failure::new(
             FailureKind::Usage,
-            "no verb: say `run`, `list`, `show`, `explain`, `events`, `verify` or `bench`, see --help",
+            "no verb: say `run`, `list`, `show`, `explain`, `events`, `verify`, `backup`, `restore`, `prune` or `bench`, see \
+             --help",
         )),
         _ => {
             let text = error.to_string();

@@ -4,10 +4,12 @@
 //! runtime nor a parsed command line.
 
 mod attempt;
+mod backup;
 mod bench;
 mod cli;
 mod command_executor;
 mod command_process;
+mod copy_progress;
 mod default_id;
 mod duration_text;
 mod events;
@@ -19,8 +21,10 @@ mod list;
 mod notice;
 mod own_run;
 mod process_view;
+mod prune;
 mod recovery;
 mod recovery_news;
+mod restore;
 mod run;
 mod sheet;
 mod show;

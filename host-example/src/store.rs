@@ -4,6 +4,7 @@
 //! knows which log it is.
 
 use std::{
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,7 +15,10 @@ use registry_actor::{
         Command, ProcessId, ProcessLease, ProcessListFilter, ProcessRecord, Receipt, RegistryCommand, RegistryReceipt,
         Sequence, StoreSession,
     },
-    log::{OpenError, SqliteLog, SqliteOptions, SqliteReader},
+    log::{
+        BackupCheck, BackupError, BackupProgress, BackupReport, ExistingStore, OpenError, RestoreReport, SqliteLog,
+        SqliteOptions, SqliteReader, VacuumAtClose, VacuumPace, restore_backup,
+    },
     port::{
         Answer, DurabilityTier, EventPage, LogError, ProcessLog, ProcessPage, ProcessRegistry, ProcessVerification,
         Query, RegistryError,
@@ -63,7 +67,23 @@ impl OwnedStore {
     /// # Errors
     /// [`TakeError`].
     pub(crate) fn take(path: &Path) -> Result<Self, TakeError> {
-        match SqliteLog::open(path, SqliteOptions::default()) {
+        Self::take_with(path, SqliteOptions::default())
+    }
+
+    /// The same for a store that must be there, and whose disk gets back what is pruned before it is given back.
+    ///
+    /// # Errors
+    /// [`TakeError`].
+    pub(crate) fn take_to_prune(path: &Path) -> Result<Self, TakeError> {
+        if !path.exists() {
+            return Err(TakeError::Failed(failure_of(&OpenError::Missing { path: path.to_owned() })));
+        }
+        let pace = VacuumPace { at_close: VacuumAtClose::Finish, ..VacuumPace::default() };
+        Self::take_with(path, SqliteOptions::default().with_vacuum(pace))
+    }
+
+    fn take_with(path: &Path, options: SqliteOptions) -> Result<Self, TakeError> {
+        match SqliteLog::open(path, options) {
             Ok(log) => Ok(Self { path: path.to_owned(), log: Arc::new(log) }),
             Err(OpenError::Owned { path, holder }) => Err(TakeError::Owned { path, holder: holder.to_string() }),
             Err(error) => Err(TakeError::Failed(failure_of(&error))),
@@ -171,6 +191,19 @@ impl StoreReader {
         self.log.judging_session().await.map_err(|error| self.failure(&error))
     }
 
+    /// Copies the store into a new file.
+    ///
+    /// # Errors
+    /// When it cannot be copied, or what was copied does not pass the check.
+    pub(crate) async fn backup(
+        &self,
+        to: &Path,
+        check: BackupCheck,
+        progress: impl FnMut(BackupProgress) -> ControlFlow<()> + Send + 'static,
+    ) -> Result<BackupReport, Failure> {
+        self.log.backup(to, check, progress).await.map_err(|error| failure_of_backup(&error))
+    }
+
     async fn ask(&self, query: Query) -> Result<Answer, Failure> {
         self.log.query(query).await.map_err(|error| self.failure(&error))
     }
@@ -208,12 +241,39 @@ fn only_read() -> RegistryError {
     RegistryError::NotStored { reason: "the store is only read here".to_owned() }
 }
 
+/// Makes a store of a backup.
+///
+/// # Errors
+/// When the backup is none, is damaged, or its place is taken.
+pub(crate) async fn restore(
+    from: &Path,
+    to: &Path,
+    existing: ExistingStore,
+    progress: impl FnMut(BackupProgress) -> ControlFlow<()> + Send + 'static,
+) -> Result<RestoreReport, Failure> {
+    restore_backup(from, to, existing, progress).await.map_err(|error| failure_of_backup(&error))
+}
+
+fn failure_of_backup(error: &BackupError) -> Failure {
+    let kind = match error {
+        BackupError::Open(error) => return failure_of(error),
+        BackupError::Exists { .. } => FailureKind::CannotCreate,
+        BackupError::Damaged { .. } => FailureKind::Data,
+        BackupError::NotReplaceable { .. } | BackupError::StoreFailed { .. } | BackupError::Stopped => {
+            FailureKind::Temporary
+        }
+        _ => FailureKind::Io,
+    };
+    Failure::new(kind, error.to_string())
+}
+
 fn failure_of(error: &OpenError) -> Failure {
     let kind = match error {
         OpenError::Missing { .. } => FailureKind::NoInput,
         OpenError::NotAStore { .. }
         | OpenError::NewerSchema { .. }
         | OpenError::OlderSchema { .. }
+        | OpenError::Backup { .. }
         | OpenError::Unusable { .. } => FailureKind::Data,
         OpenError::Owned { .. } => FailureKind::Temporary,
         OpenError::NoDirectory { .. } | OpenError::PermissionDenied { .. } => FailureKind::CannotCreate,

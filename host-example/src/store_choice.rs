@@ -43,6 +43,32 @@ impl StoreChoice {
         }
     }
 
+    /// The files of the chosen stores; of a set, those that exist.
+    ///
+    /// # Errors
+    /// When the set cannot be read.
+    pub(crate) fn paths(&self) -> Result<Vec<PathBuf>, Failure> {
+        match &self.store {
+            Some(path) => Ok(vec![path.clone()]),
+            None => StoreSet::of_user()?.existing(),
+        }
+    }
+
+    /// Opens the one chosen store.
+    ///
+    /// # Errors
+    /// When there is none, or when the user has several and named none.
+    pub(crate) fn open_only(&self) -> Result<StoreReader, Failure> {
+        match self.paths()?.as_slice() {
+            [only] => StoreReader::open(only),
+            [] => Err(Failure::new(FailureKind::NoInput, "there is no store: name one with --store")),
+            several => {
+                let line = format!("there are {} stores: name one of them with --store", several.len());
+                Err(Failure::new(FailureKind::Usage, line))
+            }
+        }
+    }
+
     /// Opens the one chosen store that knows the process.
     ///
     /// # Errors

@@ -76,7 +76,7 @@ pub use next_step::{Death, LeaseSituation, NextStep, ParentSituation, ProcessSit
 pub use outcome::{AbandonEvidence, AbandonWriter, ProcessAwaitOutput, ProcessFailureClass, ProcessTerminalState};
 pub use parent::{ParentEndRule, ProcessParent};
 pub use provenance::{CausalRef, ProcessOriginator, ProcessProvenance};
-pub use prune::{ProcessPruneReport, ProjectionWatermark, PruneFilter};
+pub use prune::{ProcessPruneReport, ProjectionWatermark, PruneExemption, PruneFilter};
 pub use receipt::{Receipt, ReceiptEvent};
 pub use record::{ProcessRecord, ProcessStarted};
 pub use refusal::Refusal;

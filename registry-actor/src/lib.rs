@@ -3,6 +3,7 @@
 //! - [`domain`] is the pure core: values, [`decide`](fn@domain::decide) and [`apply`](fn@domain::apply).
 //! - [`port`] holds the traits between rooms: [`ProcessRegistry`](port::ProcessRegistry),
 //!   [`ProcessLog`](port::ProcessLog), [`CommitListener`](port::CommitListener).
+//! - [`retention`] says which ended processes are pruned when, and prunes them on a schedule.
 //! - `log` holds the logs behind that port: in memory, and in SQLite.
 
 #[cfg(feature = "actors")]
@@ -16,5 +17,6 @@ pub mod log;
 pub mod port;
 #[cfg(any(feature = "actors", feature = "sqlite"))]
 mod process_stat;
+pub mod retention;
 #[cfg(feature = "actors")]
 pub mod worker;

@@ -18,7 +18,9 @@ use std::sync::Arc;
 pub use memory::{AppendFault, MemoryLog};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{
-    FaultVerdict, OpenError, SqliteLog, SqliteOptions, SqliteReader, StoreHolder, WriterFaults, WriterPoint,
+    BackupCheck, BackupError, BackupProgress, BackupReport, CheckedStore, EarlierSessions, ExistingStore, FaultVerdict,
+    OpenError, RestoreReport, SqliteLog, SqliteOptions, SqliteReader, StoreHolder, VacuumAtClose, VacuumPace,
+    WriterFaults, WriterPoint, restore_backup,
 };
 
 use crate::domain::{ProcessEvent, ReplayKey};

@@ -8,16 +8,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use registry_actor::domain::{
-    AbandonEvidence, AbandonRequest, AbandonWriter, CausalRef, ChangeCursor, Command, CursorFault, DecisionContext,
-    Fence, InvalidFilter, InvalidSignalName, LeaseFence, LeaseOwnerIdentity, LeaseOwnerLiveness, LeaseRelease,
-    LeaseRow, LeaseToken, Measure, ObservedProcess, OperationId, OriginatorFilter, PayloadSchema, ProcessAwaitOutput,
-    ProcessEnvRef, ProcessEvent, ProcessEventAppendRequest, ProcessEventSemanticsSpec, ProcessEventType,
-    ProcessExternalRef, ProcessFailureClass, ProcessHandleDescriptor, ProcessHandleGrant, ProcessId, ProcessIdentity,
-    ProcessInput, ProcessLease, ProcessLeaseClaimOutcome, ProcessListFilter, ProcessOriginator, ProcessProvenance,
-    ProcessPruneReport, ProcessRecord, ProcessRegistration, ProcessSessionDeleteReport, ProcessSignal, ProcessStarted,
-    ProcessState, ProcessStatus, ProcessStatusFilter, ProcessTerminalSpec, ProcessTerminalState, ProcessValueSelector,
-    ProcessWakeDedupeKey, ProcessWakeDelivery, ProcessWakeSpec, ProjectionWatermark, PruneFilter, Receipt,
-    ReceiptEvent, RecoveryDisposition, Refusal, RegistryCommand, RegistryReceipt, ReplayKey, SelectorError, Sequence,
+    AbandonEvidence, AbandonRequest, AbandonWriter, AttemptFailure, CausalRef, ChangeCursor, Command, CursorFault,
+    DecisionContext, Fence, InvalidFilter, InvalidSignalName, LeaseFence, LeaseOwnerIdentity, LeaseOwnerLiveness,
+    LeaseRelease, LeaseRow, LeaseToken, Measure, ObservedProcess, OperationId, OriginatorFilter, ParentEndRule,
+    PayloadSchema, ProcessAwaitOutput, ProcessEnvRef, ProcessEvent, ProcessEventAppendRequest,
+    ProcessEventSemanticsSpec, ProcessEventType, ProcessExternalRef, ProcessFailureClass, ProcessHandleDescriptor,
+    ProcessHandleGrant, ProcessId, ProcessIdentity, ProcessInput, ProcessLease, ProcessLeaseClaimOutcome,
+    ProcessListFilter, ProcessOriginator, ProcessParent, ProcessProvenance, ProcessPruneReport, ProcessRecord,
+    ProcessRegistration, ProcessSessionDeleteReport, ProcessSignal, ProcessStarted, ProcessState, ProcessStatus,
+    ProcessStatusFilter, ProcessTerminalSpec, ProcessTerminalState, ProcessValueSelector, ProcessWakeDedupeKey,
+    ProcessWakeDelivery, ProcessWakeSpec, ProjectionWatermark, PruneExemption, PruneFilter, Receipt, ReceiptEvent,
+    RecoveryDisposition, Refusal, RegistryCommand, RegistryReceipt, ReplayKey, RetryPolicy, SelectorError, Sequence,
     SessionDeletion, SessionScope, StoreSession, TimeRange, Tombstone, UnfencedWrites, WaitState, WakeCursor,
     WriteAuthority, apply, clear_wake_target, decide,
 };
@@ -251,13 +252,18 @@ fn full_filter() -> ProcessListFilter {
     }
 }
 
+/// An event under the name of its sample.
+type NamedEvent = (&'static str, Arc<ProcessEvent>);
+
 /// A process that went through everything, as the core decides it.
 struct Story {
     registered: Arc<ProcessRecord>,
     started: Arc<ProcessRecord>,
     waiting: Arc<ProcessRecord>,
     ended: Arc<ProcessRecord>,
-    events: Vec<(&'static str, Arc<ProcessEvent>)>,
+    attempted: Arc<ProcessRecord>,
+    retrying: Arc<ProcessRecord>,
+    events: Vec<NamedEvent>,
     delivery: ProcessWakeDelivery,
 }
 
@@ -273,7 +279,7 @@ fn story() -> Story {
         unfenced_writes: UnfencedWrites::RefusedWhileLeased,
     };
     state.lease = Arc::new(LeaseRow { revision: 2, fence: Fence(2), holder: Some(lease()), displaced: None });
-    let mut events: Vec<(&str, Arc<ProcessEvent>)> = Vec::new();
+    let mut events: Vec<NamedEvent> = Vec::new();
     let mut records = Vec::new();
     let mut deliveries = Vec::new();
     let append = |event, authority| Command::Append { events: vec![event], authority };
@@ -335,7 +341,11 @@ fn story() -> Story {
             events.push((name, event));
         }
     }
+    let (attempts, [attempted, retrying]) = attempts(&context);
+    events.extend(attempts);
     Story {
+        attempted,
+        retrying,
         registered: Arc::clone(&records[0]),
         started: Arc::clone(&records[1]),
         waiting: Arc::clone(&records[6]),
@@ -343,6 +353,48 @@ fn story() -> Story {
         events,
         delivery: deliveries.remove(0),
     }
+}
+
+/// A process with every term of execution.
+fn registration_with_terms() -> ProcessRegistration {
+    let parent = ProcessId::new("release-3").expect("an id");
+    ProcessRegistration::new(id(), ProcessInput::new("shell", Value::Null), RecoveryDisposition::Rerunnable)
+        .with_retry(RetryPolicy { max_attempts: 3, initial_backoff_ms: 1_000, max_backoff_ms: 60_000 })
+        .with_deadline_ms(3_600_000)
+        .with_parent(ProcessParent { process_id: parent, on_end: ParentEndRule::LeaveAlone })
+}
+
+fn failure() -> AttemptFailure {
+    AttemptFailure { class: ProcessFailureClass::Timeout, code: "late".into(), message: "took too long".into() }
+}
+
+/// The events of an attempt that fails and is to be followed by another, and the record after each of the two. Their
+/// sequences come after those of the other events, so that these are stored with the links that they always had.
+fn attempts(context: &DecisionContext) -> (Vec<NamedEvent>, [Arc<ProcessRecord>; 2]) {
+    let mut state = ProcessState::unregistered(id());
+    let register = Command::Register { registration: Box::new(registration_with_terms()) };
+    for event in decide(&state, &register, context).expect("legal").events {
+        state = apply(state, &event);
+    }
+    state.sequence = Sequence(20);
+    state.lease = Arc::new(LeaseRow { revision: 2, fence: Fence(2), holder: Some(lease()), displaced: None });
+    let started = ProcessStarted { owner: owner(), started_at_ms: 1_020 };
+    let fence = lease().fence();
+    let mut events = Vec::new();
+    let commands = [
+        ("attempt_started", Command::BeginAttempt { started, fence: fence.clone() }),
+        ("attempt_failed", Command::FailAttempt { failure: failure(), fence }),
+    ];
+    let records = commands.map(|(name, command)| {
+        for event in decide(&state, &command, context).expect("the attempt is legal").events {
+            state = apply(state.clone(), &event);
+            if &*event.event_type != "process.first_started" {
+                events.push((name, event));
+            }
+        }
+        state.record.clone().expect("registered")
+    });
+    (events, records)
 }
 
 fn event() -> Arc<ProcessEvent> {
@@ -369,6 +421,15 @@ fn commands_keep_their_shape_and_are_tagged_with_their_name() {
                 authority: WriteAuthority::Unfenced,
             },
         ),
+        ("register_with_terms", Command::Register { registration: Box::new(registration_with_terms()) }),
+        (
+            "begin_attempt",
+            Command::BeginAttempt {
+                started: ProcessStarted { owner: process_owner(), started_at_ms: 7 },
+                fence: lease().fence(),
+            },
+        ),
+        ("fail_attempt", Command::FailAttempt { failure: failure(), fence: lease().fence() }),
         ("set_external_ref", Command::SetExternalRef { external_ref: external_ref() }),
         (
             "set_external_ref_bare",
@@ -428,8 +489,21 @@ fn commands_across_processes_keep_their_shape_and_are_tagged_with_their_name() {
         state: Some(ProcessTerminalState::Abandoned),
         kind: Some("wasm".into()),
         tags: ["ci".to_owned()].into(),
+        except: Vec::new(),
+    };
+    let sparing = PruneFilter {
+        except: vec![
+            PruneExemption {
+                state: Some(ProcessTerminalState::Failed),
+                kind: Some("job".into()),
+                tags: ["audit".to_owned()].into(),
+            },
+            PruneExemption::default(),
+        ],
+        ..PruneFilter::ended_before(9)
     };
     let samples = vec![
+        ("prune_sparing", prune(sparing, ProjectionWatermark::NoProjector)),
         ("grant_handle", RegistryCommand::GrantHandle { grant: grant() }),
         ("grant_handle_bare", RegistryCommand::GrantHandle { grant: bare_grant() }),
         ("revoke_handle", RegistryCommand::RevokeHandle { scope: frame(), process_id: id() }),
@@ -658,6 +732,14 @@ fn refusals_keep_their_shape_and_their_words() {
             "misrouted_registration",
             Refusal::MisroutedRegistration { expected: id(), found: ProcessId::new("other").expect("an id") },
         ),
+        (
+            "invalid_execution_terms",
+            Refusal::InvalidExecutionTerms { process_id: id(), reason: "deadline_ms must be at least 1, got 0".into() },
+        ),
+        ("not_executed_here", Refusal::NotExecutedHere { process_id: id() }),
+        ("already_started", Refusal::AlreadyStarted { process_id: id(), owner: Box::new(process_owner()) }),
+        ("attempts_exhausted", Refusal::AttemptsExhausted { process_id: id(), max_attempts: 3 }),
+        ("no_attempt_begun", Refusal::NoAttemptBegun { process_id: id() }),
         ("empty_input_kind", Refusal::EmptyInputKind { process_id: id() }),
         ("environment_required", Refusal::EnvironmentRequired { kind: "tool_call".into() }),
         ("environment_forbidden", Refusal::EnvironmentForbidden { kind: "external".into() }),
@@ -728,6 +810,8 @@ fn records_keep_their_shape() {
             ("started", story.started.as_ref().clone()),
             ("waiting", story.waiting.as_ref().clone()),
             ("ended", story.ended.as_ref().clone()),
+            ("attempted", story.attempted.as_ref().clone()),
+            ("retrying", story.retrying.as_ref().clone()),
             ("of_a_later_life", ProcessRecord { generation: 3, ..story.registered.as_ref().clone() }),
         ],
     );

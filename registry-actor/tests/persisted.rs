@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry_actor::domain::{
-    CoreEventType, Digest, LeaseRow, OperationId, ProcessEvent, ProcessId, ProcessRecord, ProcessWakeDelivery,
-    SessionDeletion, Tombstone,
+    CoreEventType, Digest, LeaseRow, OperationId, ProcessAttempts, ProcessEvent, ProcessId, ProcessRecord,
+    ProcessWakeDelivery, SessionDeletion, Tombstone,
 };
 use registry_actor::fuzzing::stored::{self, StoredBody, StoredEvent};
 use serde::de::DeserializeOwned;
@@ -20,7 +20,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 /// The schema version that is written now.
-const CURRENT: &str = "v2";
+const CURRENT: &str = "v3";
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -142,7 +142,7 @@ fn versions() -> Vec<PathBuf> {
 fn every_version_is_read_for_ever() {
     let versions = versions();
     let names: Vec<_> = versions.iter().filter_map(|path| path.file_name()?.to_str()).collect();
-    assert_eq!(names, ["v1", "v2"], "no version is ever taken away");
+    assert_eq!(names, ["v1", "v2", "v3"], "no version is ever taken away");
     let mut read_rows = 0;
     for version in versions {
         for (file, decode, _) in FORMS {
@@ -167,7 +167,17 @@ fn every_version_is_read_for_ever() {
 fn a_record_of_the_first_version_is_of_a_first_life_and_has_nothing_that_came_later() {
     let rows = read::<Rows>(&golden().join("persisted/v1/record.json"));
     for (name, row) in rows {
-        for key in ["generation", "external_ref", "abandon_request", "wait", "tags"] {
+        for key in [
+            "generation",
+            "external_ref",
+            "abandon_request",
+            "wait",
+            "tags",
+            "attempts",
+            "retry",
+            "deadline_ms",
+            "parent",
+        ] {
             assert!(!row.text("body").contains(&format!("\"{key}\"")), "{name} is of the first version");
         }
         let stored = row.body();
@@ -177,6 +187,9 @@ fn a_record_of_the_first_version_is_of_a_first_life_and_has_nothing_that_came_la
                 .expect("it reads");
         assert_eq!((record.generation, &record.external_ref, &record.abandon_request), (1, &None, &None));
         assert_eq!((&record.wait, record.registration.tags.len()), (&None, 0));
+        assert_eq!(record.attempts, ProcessAttempts::default());
+        let registration = &record.registration;
+        assert_eq!((registration.retry, registration.deadline_ms, &registration.parent), (None, None, &None));
     }
 }
 

@@ -9,6 +9,7 @@
 //! is here: 9 and 16 for the registry's own source of changes, 30 for outcome and release, 31 for claims on ended processes,
 //! 34 for abandon requests; 10 within 34, 19 within case 2, 27 within case 28, 1 with 33.
 
+mod attempts;
 mod awaiting;
 mod declarations;
 mod events;
@@ -24,6 +25,7 @@ mod signals;
 mod stage;
 mod wakes;
 
+pub use self::attempts::*;
 pub use self::awaiting::*;
 pub use self::declarations::*;
 pub use self::events::*;
@@ -113,6 +115,13 @@ macro_rules! registry_conformance {
             a_batch_is_all_or_nothing,
             a_cancel_request_is_one_event_for_each_reason,
             a_cursor_that_is_not_of_this_store_is_refused,
+            a_failed_attempt_gives_its_lease_up_and_the_last_one_ends_the_process,
+            a_stale_fence_neither_begins_nor_fails_an_attempt,
+            attempts_are_counted_once_for_each_acquisition_and_across_restarts,
+            attempts_are_used_up_by_owners_that_died,
+            started_owner_bound_work_is_not_attempted_again_whoever_asks,
+            terms_of_execution_are_validated_and_kept,
+            what_is_not_to_be_executed_here_is_not_attempted,
             a_deleted_session_is_seen_by_the_next_append,
             a_page_of_nothing_is_refused_and_a_large_one_is_cut,
             a_prune_leaves_what_the_projector_has_not_seen,

@@ -341,7 +341,7 @@ async fn a_store_of_a_newer_version_is_left_alone() {
         backend.try_open().map(drop).expect_err("newer"),
         SqliteReader::open(backend.path()).map(drop).expect_err("newer"),
     ] {
-        assert!(matches!(error, OpenError::NewerSchema { found: 99, known: 2, .. }), "{error}");
+        assert!(matches!(error, OpenError::NewerSchema { found: 99, known: 3, .. }), "{error}");
         assert!(error.to_string().contains("99"), "{error}");
     }
 }
@@ -380,6 +380,24 @@ async fn a_store_of_schema_version_1_opens() {
     assert!(last.late);
     let found = log.find_replays(&process_id("running"), vec![replay_key("key")]).await.expect("a lookup");
     assert_eq!(found[0].1.as_ref().map(|event| event.sequence), Some(Sequence(2)));
+}
+
+/// A store of version 2 was never restored: its sessions go on under the name that they had.
+#[tokio::test]
+async fn a_store_of_schema_version_2_goes_on_with_its_sessions() {
+    let mut backend = SqliteBackend::default();
+    let log = backend.open();
+    let before = log.session().clone();
+    let mut author = Author::registered(&*log, "p").await;
+    author.write_outputs(&*log, 2).await;
+    log.close().await;
+    drop(log);
+    raw_connection(&backend.path()).execute_batch(BACK_TO_VERSION_2).expect("a store of version 2");
+    let error = SqliteReader::open(backend.path()).expect_err("a reader does not migrate");
+    assert!(matches!(error, OpenError::OlderSchema { found: 2, known: 3, .. }), "{error}");
+    let log = backend.open();
+    assert!(before.is_earlier_session_of_same_store(log.session()), "{before} and {}", log.session());
+    assert_whole(&*log, "p").await;
 }
 
 /// The first version had neither columns to search by nor rows for wakes: both follow from what it stored.
@@ -497,7 +515,10 @@ async fn a_command_across_processes_is_answered_by_a_dead_writer() {
     .await;
 }
 
-/// What version 2 added, taken away again.
+/// What version 3 added, taken away again.
+const BACK_TO_VERSION_2: &str = "ALTER TABLE meta DROP COLUMN lineage; PRAGMA user_version = 2;";
+
+/// What later versions added, taken away again.
 const BACK_TO_VERSION_1: &str = "
     ALTER TABLE processes RENAME TO later;
     CREATE TABLE processes (
@@ -507,6 +528,7 @@ const BACK_TO_VERSION_1: &str = "
     INSERT INTO processes SELECT process_no, process_id, status, codec, body, checksum FROM later;
     DROP TABLE later;
     CREATE INDEX processes_by_status ON processes (status, process_id);
+    ALTER TABLE meta DROP COLUMN lineage;
     DROP TABLE process_tags; DROP TABLE grants; DROP TABLE wakes; DROP TABLE tombstones; DROP TABLE session_deletions;
     PRAGMA user_version = 1;";
 

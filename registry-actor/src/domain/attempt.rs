@@ -62,10 +62,16 @@ pub struct ProcessAttempts {
 }
 
 impl ProcessAttempts {
-    /// Whether there was none.
+    /// Whether nothing is known of any. Such a record has no field for them.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.begun == 0
+        self.begun == 0 && self.latest.is_none() && self.failure.is_none()
+    }
+
+    /// Whether the latest attempt was begun under this acquisition of the lease.
+    #[must_use]
+    pub fn latest_is_of(&self, fence: Fence) -> bool {
+        self.latest.as_ref().is_some_and(|latest| latest.fencing_token == fence)
     }
 
     /// The failure of the latest attempt, if that one has failed: the next attempt waits for its backoff.

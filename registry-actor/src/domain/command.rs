@@ -57,7 +57,8 @@ pub enum Command {
         fence: LeaseFence,
     },
     /// Ends an attempt with a failure and gives the lease up, in one transaction. If the process declares another
-    /// attempt that one becomes due after the backoff; if not, the failure is its outcome.
+    /// attempt that one becomes due after the backoff, and the one that failed must have been begun under this lease; if
+    /// not, the failure is its outcome. The same failure again, once the lease is given up, changes nothing.
     FailAttempt {
         /// Why it failed.
         failure: AttemptFailure,

@@ -32,6 +32,8 @@ impl Limits {
     /// Events after whose removal a prune command begins no further process, for the same reason. One process goes whole,
     /// however many it has.
     pub const PRUNED_EVENTS_PER_COMMAND: u64 = 20_000;
+    /// Exemptions of one prune.
+    pub const PRUNE_EXEMPTIONS: usize = 64;
     /// Events, changes or wakes in one page.
     pub const EVENTS_PER_PAGE: u32 = 10_000;
     /// Records or grants in one page.

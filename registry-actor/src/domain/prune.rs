@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ChangeCursor, ProcessTerminalState};
+use super::filter::check_tags;
+use super::limits::check_items;
+use super::{ChangeCursor, Limits, ProcessRegistration, ProcessTerminalState, Refusal};
 
 /// Which ended processes a prune removes: those that meet all of it. Processes that have not ended are never touched.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,9 +23,51 @@ pub struct PruneFilter {
     /// Only those that carry all of these tags.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub tags: BTreeSet<String>,
+    /// None of these, whatever else is met.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<PruneExemption>,
+}
+
+/// Ended processes that a prune leaves alone: those that meet all of it. One that asks for nothing exempts all.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneExemption {
+    /// Those that ended so; any if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<ProcessTerminalState>,
+    /// Those of this identity kind; any if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Those that carry all of these tags.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
+}
+
+impl PruneExemption {
+    fn exempts(&self, state: ProcessTerminalState, registration: &ProcessRegistration) -> bool {
+        self.state.is_none_or(|exempt| exempt == state)
+            && self.kind.as_ref().is_none_or(|kind| *kind == registration.identity.kind)
+            && self.tags.is_subset(&registration.tags)
+    }
 }
 
 impl PruneFilter {
+    /// Whether it means a process that ended so, whenever that was.
+    #[must_use]
+    pub fn means(&self, state: ProcessTerminalState, registration: &ProcessRegistration) -> bool {
+        self.state.is_none_or(|meant| meant == state)
+            && self.kind.as_ref().is_none_or(|kind| *kind == registration.identity.kind)
+            && self.tags.is_subset(&registration.tags)
+            && !self.except.iter().any(|exemption| exemption.exempts(state, registration))
+    }
+
+    /// Refuses what no process can carry, and too many exemptions.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        check_tags(&self.tags)?;
+        check_items("exemptions of a prune", self.except.len(), Limits::PRUNE_EXEMPTIONS)?;
+        self.except.iter().try_for_each(|exemption| check_tags(&exemption.tags))
+    }
+
     /// Everything that ended before an instant, in ms since the Unix epoch.
     #[must_use]
     pub fn ended_before(terminal_before_ms: u64) -> Self {

@@ -76,6 +76,12 @@ pub enum Refusal {
         /// How many it declares.
         max_attempts: u32,
     },
+    /// A failed attempt is to be followed by another, and under this lease none was begun.
+    #[error("process `{process_id}` has no attempt that was begun under this lease and could fail")]
+    NoAttemptBegun {
+        /// The id.
+        process_id: ProcessId,
+    },
     /// The input names no executor.
     #[error("process `{process_id}` declares an empty input kind")]
     EmptyInputKind {

@@ -46,7 +46,7 @@ pub fn all() -> Vec<Target> {
     ]
 }
 
-/// A process with a lease, a wait, a wake, an external reference and keys, and the events that made it.
+/// A process with a lease, an attempt, a wait, a wake, an external reference and keys, and the events that made it.
 struct Story {
     state: ProcessState,
     log: Vec<Arc<ProcessEvent>>,

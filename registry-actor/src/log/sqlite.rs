@@ -4,10 +4,13 @@
 //! what a batch is, and nothing of why it was decided.
 
 mod across;
+mod backup;
+mod backup_error;
 mod check;
 mod faults;
 mod group;
 mod heads;
+mod hidden_copy;
 mod migration;
 mod open_error;
 mod options;
@@ -17,12 +20,16 @@ mod queue;
 mod read;
 mod reader;
 mod record_columns;
+mod restore;
 mod schema;
 mod type_blocks;
+mod vacuum;
 mod wakes;
+mod whole_check;
 mod writer;
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
@@ -30,16 +37,22 @@ use std::thread::{self, JoinHandle};
 use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 
+pub use self::backup::{BackupCheck, BackupProgress, BackupReport};
+pub use self::backup_error::BackupError;
 pub use self::faults::{FaultVerdict, WriterFaults, WriterPoint};
 pub use self::open_error::OpenError;
 pub use self::options::SqliteOptions;
 pub use self::owner::StoreHolder;
 pub use self::reader::SqliteReader;
+pub use self::restore::{EarlierSessions, ExistingStore, RestoreReport};
+pub use self::vacuum::{VacuumAtClose, VacuumPace};
+pub use self::whole_check::CheckedStore;
 
 use self::group::GroupWriter;
 use self::owner::OwnerLock;
 use self::pool::ReaderPool;
 use self::queue::{Lane, Queue, Queued, QueuedAcross};
+use self::vacuum::Vacuum;
 use self::writer::{Writer, WriterSettings};
 use super::codec;
 use super::followers::Followers;
@@ -76,13 +89,16 @@ impl SqliteLog {
         owner::create_private(&path)?;
         let failed = |error| OpenError::of_sqlite(&path, &error);
         let mut connection =
-            schema::connect_writer(&path, options.synchronous, options.writer_cache_kib).map_err(failed)?;
+            schema::connect_writer(&path, options.synchronous, options.writer_cache_kib, options.wal_limit_bytes)
+                .map_err(failed)?;
         schema::prepare(&mut connection, &path)?;
         let identity = schema::begin_session(&mut connection, &fresh_store_id(&path)?).map_err(failed)?;
         // After the first commit all files of the store are there, and their names have to survive as well.
         owner::sync_parent(&path)?;
-        let session = StoreSession { store_id: identity.store_id.into(), number: identity.session };
+        let session = identity.store_session();
 
+        // A host that ended in the middle of giving pages back leaves the rest to the next.
+        let vacuum = Vacuum::of(&connection, options.vacuum).map_err(failed)?;
         let group = GroupWriter::new(connection).map_err(failed)?;
         let told = group.last_position();
         let queue = Arc::new(Queue::new(options.queue));
@@ -90,7 +106,7 @@ impl SqliteLog {
         let threads_failed = |error: std::io::Error| OpenError::of_io(&path, &error);
         let pool = ReaderPool::start(path.clone(), options.synchronous, options.reader_threads, None)
             .map_err(threads_failed)?;
-        let reader = SqliteReader::beside(Arc::clone(&pool), Arc::clone(&session.store_id));
+        let reader = SqliteReader::beside(Arc::clone(&pool), identity.store_id.into());
         let writer = Writer {
             settings: WriterSettings {
                 path: path.clone(),
@@ -98,6 +114,8 @@ impl SqliteLog {
                 cache_kib: options.writer_cache_kib,
                 group: options.group,
                 checkpoint_pages: options.checkpoint_pages,
+                wal_limit_bytes: options.wal_limit_bytes,
+                vacuum: options.vacuum,
                 first_reopen_wait: options.first_reopen_wait,
                 faults: options.faults,
             },
@@ -106,6 +124,7 @@ impl SqliteLog {
             pool: Arc::clone(&pool),
             group: Some(group),
             told,
+            vacuum,
         };
         let (end, ended) = watch::channel(false);
         let farewell = Farewell { queue: Arc::clone(&queue), pool, end, lock: Some(lock) };
@@ -118,6 +137,21 @@ impl SqliteLog {
             })
             .map_err(threads_failed)?;
         Ok(Self { session, reader, queue, followers, writer: Mutex::new(Some(thread)), ended })
+    }
+
+    /// As [`SqliteReader::backup`]; it also gives way where the store fails, which it would keep from being reopened.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub async fn backup(
+        &self,
+        to: impl AsRef<Path>,
+        check: BackupCheck,
+        progress: impl FnMut(BackupProgress) -> ControlFlow<()> + Send + 'static,
+    ) -> Result<BackupReport, BackupError> {
+        let queue = Arc::clone(&self.queue);
+        let may_go_on = move || queue.broken().map_or(Ok(()), |reason| Err(BackupError::StoreFailed { reason }));
+        self.reader.backup_while(to.as_ref(), check, Box::new(progress), may_go_on).await
     }
 
     /// What became of the store after a failure: nothing may be concluded from it until it is whole again.
@@ -246,6 +280,32 @@ impl ProcessLog for SqliteLog {
         let _ = ended.wait_for(|ended| *ended).await;
         self.join();
     }
+}
+
+/// Makes a store of a backup, checks all of it first, and gives it a new epoch: cursors of the store as it was are refused by type.
+/// It keeps the id of the store. What it proves about hosts of the original says [`EarlierSessions`].
+///
+/// A store that stands there is whole until the step that replaces it. `progress` is called between steps, on the thread that
+/// copies.
+///
+/// Cancellation: a dropped future ends the work at its next step, and nothing is restored.
+///
+/// # Errors
+/// [`BackupError`].
+pub async fn restore_backup(
+    from: impl AsRef<Path>,
+    to: impl AsRef<Path>,
+    existing: ExistingStore,
+    progress: impl FnMut(BackupProgress) -> ControlFlow<()> + Send + 'static,
+) -> Result<RestoreReport, BackupError> {
+    let (from, to) = (from.as_ref().to_owned(), to.as_ref().to_owned());
+    backup::in_background(
+        "proctor-log-restore",
+        Box::new(progress),
+        || Ok(()),
+        move |watch| restore::restore(&from, &to, existing, watch),
+    )
+    .await
 }
 
 fn fresh_store_id(path: &Path) -> Result<String, OpenError> {

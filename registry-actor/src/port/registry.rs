@@ -10,12 +10,12 @@ use super::change::ChangeSource;
 use super::log::LogError;
 use super::query::{Answer, ChangePage, EventPage, PendingWakePage, ProcessPage, Query};
 use crate::domain::{
-    AbandonRequest, ChangeCursor, Command, LeaseFence, LeaseOwnerIdentity, LeaseRelease, Limits, OperationId,
-    ProcessAwaitOutput, ProcessEvent, ProcessEventAppendRequest, ProcessExternalRef, ProcessHandleDescriptor,
-    ProcessHandleGrant, ProcessId, ProcessLease, ProcessLeaseClaimOutcome, ProcessListFilter, ProcessPruneReport,
-    ProcessRecord, ProcessRegistration, ProcessSessionDeleteReport, ProcessSignal, ProcessStarted, ProjectionWatermark,
-    PruneFilter, Receipt, Refusal, RegistryCommand, RegistryReceipt, Sequence, SessionScope, Tombstone, WaitState,
-    WakeCursor, WriteAuthority,
+    AbandonRequest, AttemptFailure, ChangeCursor, Command, LeaseFence, LeaseOwnerIdentity, LeaseRelease, Limits,
+    OperationId, ProcessAwaitOutput, ProcessEvent, ProcessEventAppendRequest, ProcessExternalRef,
+    ProcessHandleDescriptor, ProcessHandleGrant, ProcessId, ProcessLease, ProcessLeaseClaimOutcome, ProcessListFilter,
+    ProcessPruneReport, ProcessRecord, ProcessRegistration, ProcessSessionDeleteReport, ProcessSignal, ProcessStarted,
+    ProjectionWatermark, PruneFilter, Receipt, Refusal, RegistryCommand, RegistryReceipt, Sequence, SessionScope,
+    Tombstone, WaitState, WakeCursor, WriteAuthority,
 };
 
 /// A registry of durable processes.
@@ -250,6 +250,35 @@ pub trait ProcessRegistryExt: sealed::Sealed + ProcessRegistry {
     ) -> Result<Arc<ProcessRecord>, RegistryError> {
         let command = Command::RecordFirstStarted { started, authority: WriteAuthority::Holder(fence) };
         record_of(self.execute(process_id, command).await?, process_id)
+    }
+
+    /// Begins an attempt as the lease holder, and with the first one the execution. One acquisition of the lease makes
+    /// one attempt, however often this is called.
+    ///
+    /// # Errors
+    /// [`Refusal`](crate::domain::Refusal)`::{NotExecutedHere, AlreadyStarted, AttemptsExhausted}` where what the process
+    /// declares forbids it, whoever asks; `LeaseLost` once the lease was released or displaced.
+    async fn begin_process_attempt(
+        &self,
+        process_id: &ProcessId,
+        started: ProcessStarted,
+        fence: LeaseFence,
+    ) -> Result<Arc<ProcessRecord>, RegistryError> {
+        record_of(self.execute(process_id, Command::BeginAttempt { started, fence }).await?, process_id)
+    }
+
+    /// Ends the attempt of this lease with a failure and gives the lease up, in one transaction. The record that is
+    /// answered tells whether the process ended with it, or when the next attempt is due.
+    ///
+    /// # Errors
+    /// [`Refusal`](crate::domain::Refusal)`::{LeaseLost, NoAttemptBegun, AlreadyTerminal, LimitExceeded}`.
+    async fn fail_process_attempt(
+        &self,
+        process_id: &ProcessId,
+        failure: AttemptFailure,
+        fence: LeaseFence,
+    ) -> Result<Arc<ProcessRecord>, RegistryError> {
+        record_of(self.execute(process_id, Command::FailAttempt { failure, fence }).await?, process_id)
     }
 
     /// Records under which name a foreign backend knows the process. Set once.

@@ -2,9 +2,9 @@
 
 use registry_actor::domain::{
     ChangeCursor, Decision, LeaseRow, Limits, ProcessAwaitOutput, ProcessEvent, ProcessHandleDescriptor,
-    ProcessHandleGrant, ProcessId, ProcessSessionDeleteReport, ProcessTerminalState, ProjectionWatermark, PruneFilter,
-    PruneVerdict, Refusal, RegistryCommand, RevokedGrant, SessionScope, Tombstone, check_across, clear_wake_target,
-    prune_verdict, session_report,
+    ProcessHandleGrant, ProcessId, ProcessSessionDeleteReport, ProcessTerminalState, ProjectionWatermark,
+    PruneExemption, PruneFilter, PruneVerdict, Refusal, RegistryCommand, RevokedGrant, SessionScope, Tombstone,
+    check_across, clear_wake_target, prune_verdict, session_report,
 };
 use serde_json::json;
 
@@ -102,6 +102,14 @@ fn a_prune_removes_at_least_one_and_asks_for_tags_that_exist() {
     assert_eq!(check_across(&prune(tags(Limits::TAGS + 1), 1)), Err(too_many("tags", Limits::TAGS, Limits::TAGS + 1)));
     let blank = PruneFilter { tags: [" ".to_owned()].into(), ..PruneFilter::ended_before(1) };
     assert_eq!(check_across(&prune(blank, 1)), Err(Refusal::EmptyName { what: "tag".into() }));
+    let except = |count: usize, tag: &str| PruneFilter {
+        except: vec![PruneExemption { tags: [tag.to_owned()].into(), ..PruneExemption::default() }; count],
+        ..PruneFilter::ended_before(1)
+    };
+    let most = Limits::PRUNE_EXEMPTIONS;
+    assert_eq!(check_across(&prune(except(most, "t"), 1)), Ok(()));
+    assert_eq!(check_across(&prune(except(most + 1, "t"), 1)), Err(too_many("exemptions of a prune", most, most + 1)));
+    assert_eq!(check_across(&prune(except(1, " "), 1)), Err(Refusal::EmptyName { what: "tag".into() }));
 }
 
 #[test]
@@ -296,6 +304,35 @@ fn each_part_of_a_prune_filter_has_to_be_met() {
     assert_eq!(verdict(&world, &tags(&["ci"]), None), pruned());
     assert_eq!(verdict(&world, &tags(&["ci", "nightly"]), None), pruned());
     assert_eq!(verdict(&world, &tags(&["ci", "weekly"]), None), PruneVerdict::NotMeant);
+}
+
+/// An exemption has to be met in all of its parts, and then nothing else of the filter counts.
+#[test]
+fn an_exempt_process_is_not_meant() {
+    let world = ended();
+    let except = |exemption: PruneExemption| PruneFilter { except: vec![exemption], ..all() };
+    let tagged = |tags: &[&str]| PruneExemption {
+        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        ..PruneExemption::default()
+    };
+    let of = |state, kind: &str| PruneExemption { state: Some(state), kind: Some(kind.into()), ..tagged(&["ci"]) };
+    for met in [
+        PruneExemption::default(),
+        tagged(&["ci"]),
+        tagged(&["ci", "nightly"]),
+        of(ProcessTerminalState::Completed, "job"),
+    ] {
+        assert_eq!(verdict(&world, &except(met.clone()), None), PruneVerdict::NotMeant, "{met:?}");
+    }
+    for missed in [
+        tagged(&["ci", "weekly"]),
+        of(ProcessTerminalState::Failed, "job"),
+        of(ProcessTerminalState::Completed, "jobs"),
+    ] {
+        assert_eq!(verdict(&world, &except(missed.clone()), None), pruned(), "{missed:?}");
+    }
+    let any = PruneFilter { except: vec![tagged(&["weekly"]), tagged(&["ci"])], ..all() };
+    assert_eq!(verdict(&world, &any, None), PruneVerdict::NotMeant);
 }
 
 #[test]

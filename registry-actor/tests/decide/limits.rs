@@ -328,6 +328,7 @@ fn the_documented_numbers_are_the_constants() {
         ("GRANTS_PER_TRANSFER", Limits::GRANTS_PER_TRANSFER),
         ("PRUNED_PER_COMMAND", items(Limits::PRUNED_PER_COMMAND)),
         ("PRUNED_EVENTS_PER_COMMAND", usize::try_from(Limits::PRUNED_EVENTS_PER_COMMAND).expect("it fits")),
+        ("PRUNE_EXEMPTIONS", Limits::PRUNE_EXEMPTIONS),
         ("EVENTS_PER_PAGE", items(Limits::EVENTS_PER_PAGE)),
         ("RECORDS_PER_PAGE", items(Limits::RECORDS_PER_PAGE)),
     ];

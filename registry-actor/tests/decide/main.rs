@@ -7,6 +7,7 @@ mod abandon;
 mod across;
 mod append;
 mod apply;
+mod attempt;
 mod cancel;
 mod complete;
 mod cursor;

@@ -5,12 +5,13 @@ use std::fmt::Debug;
 
 use proptest::prelude::*;
 use registry_actor::domain::{
-    AbandonEvidence, AbandonRequest, AbandonWriter, Command, Decision, Fence, LeaseFence, LeaseOwnerIdentity,
-    LeaseOwnerLiveness, LeaseRelease, LeaseToken, ObservedProcess, PayloadSchema, ProcessAwaitOutput,
-    ProcessEventAppendRequest, ProcessEventSemanticsSpec, ProcessEventType, ProcessExternalRef, ProcessFailureClass,
-    ProcessLease, ProcessLeaseClaimOutcome, ProcessRegistration, ProcessTerminalSpec, ProcessTerminalState,
-    ProcessValueSelector, ProcessWakeDedupeKey, ProcessWakeSpec, Receipt, Refusal, SessionScope, UnfencedWrites,
-    WaitKind, WaitState, WriteAuthority, clear_wake_target,
+    AbandonEvidence, AbandonRequest, AbandonWriter, AttemptFailure, Command, Decision, Fence, LeaseFence,
+    LeaseOwnerIdentity, LeaseOwnerLiveness, LeaseRelease, LeaseToken, ObservedProcess, ParentEndRule, PayloadSchema,
+    ProcessAwaitOutput, ProcessEventAppendRequest, ProcessEventSemanticsSpec, ProcessEventType, ProcessExternalRef,
+    ProcessFailureClass, ProcessId, ProcessLease, ProcessLeaseClaimOutcome, ProcessParent, ProcessRegistration,
+    ProcessTerminalSpec, ProcessTerminalState, ProcessValueSelector, ProcessWakeDedupeKey, ProcessWakeSpec, Receipt,
+    RecoveryDisposition, Refusal, RetryPolicy, SessionScope, UnfencedWrites, WaitKind, WaitState, WriteAuthority,
+    clear_wake_target,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,6 +27,8 @@ enum Step {
     Cancel(Option<String>),
     Complete(ProcessAwaitOutput, Right, LeaseRelease),
     Start(LeaseOwnerIdentity, Right),
+    Begin(LeaseOwnerIdentity, usize),
+    Fail(AttemptFailure, usize),
     Refer(ProcessExternalRef),
     Abandon(AbandonRequest),
     Wait(WaitState, Right),
@@ -195,16 +198,43 @@ fn any_right() -> impl Strategy<Value = Right> {
 }
 
 fn any_registration() -> impl Strategy<Value = ProcessRegistration> {
-    (any_event_type(), prop::option::of(any_scope()), any_json(), prop::option::of(any_json())).prop_map(
-        |(declared, wake_target, payload, definition)| {
+    (any_event_type(), prop::option::of(any_scope()), any_json(), prop::option::of(any_json()))
+        .prop_map(|(declared, wake_target, payload, definition)| {
             let mut registration = registration();
             registration.event_types.push(declared);
             registration.wake_target = wake_target;
             registration.input.payload = payload;
             registration.identity.definition = definition;
             registration
+        })
+        .prop_flat_map(any_terms)
+}
+
+fn any_terms(registration: ProcessRegistration) -> impl Strategy<Value = ProcessRegistration> {
+    let disposition = prop_oneof![
+        4 => Just(RecoveryDisposition::Rerunnable),
+        2 => Just(RecoveryDisposition::OwnerBound),
+        1 => Just(RecoveryDisposition::ExternallyOwned),
+    ];
+    let retry = (0_u32..4, any_ttl(), any_ttl()).prop_map(|(max_attempts, initial_backoff_ms, max_backoff_ms)| {
+        RetryPolicy { max_attempts, initial_backoff_ms, max_backoff_ms }
+    });
+    let parent = ("[pq]", prop::sample::select(vec![ParentEndRule::RequestCancel, ParentEndRule::LeaveAlone]))
+        .prop_map(|(name, on_end)| ProcessParent { process_id: ProcessId::new(name).expect("an id"), on_end });
+    let (retry, parent) = (prop::option::of(retry), prop::option::weighted(0.2, parent));
+    (disposition, retry, prop::option::weighted(0.2, any_ttl()), parent).prop_map(
+        move |(disposition, retry, deadline_ms, parent)| ProcessRegistration {
+            disposition,
+            retry,
+            deadline_ms,
+            parent,
+            ..registration.clone()
         },
     )
+}
+
+fn any_failure() -> impl Strategy<Value = AttemptFailure> {
+    ("[ab]?", "[ab\n]?").prop_map(|(code, message)| AttemptFailure::execution(code, message))
 }
 
 fn any_external_ref() -> impl Strategy<Value = ProcessExternalRef> {
@@ -248,6 +278,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (any_outcome(), any_right(), release)
             .prop_map(|(output, right, release)| Step::Complete(output, right, release)),
         2 => (any_owner(), any_right()).prop_map(|(owner, right)| Step::Start(owner, right)),
+        3 => (any_owner(), 0_usize..3).prop_map(|(owner, lease)| Step::Begin(owner, lease)),
+        2 => (any_failure(), 0_usize..3).prop_map(|(failure, lease)| Step::Fail(failure, lease)),
         1 => any_external_ref().prop_map(Step::Refer),
         1 => any_abandon_request().prop_map(Step::Abandon),
         3 => (any_wait(), any_right()).prop_map(|(wait, right)| Step::Wait(wait, right)),
@@ -308,6 +340,8 @@ impl Watched {
                 Command::Complete { output, authority: self.authority(right), lease }
             }
             Step::Start(owner, right) => first_started(&owner, self.authority(right)),
+            Step::Begin(owner, number) => begin_attempt(&owner, &self.lease(number).fence()),
+            Step::Fail(failure, number) => fail_attempt(&failure, &self.lease(number).fence()),
             Step::Refer(external_ref) => set_external_ref(&external_ref),
             Step::Abandon(request) => request_abandon(&request),
             Step::Wait(wait, right) => Command::SetWait { wait, authority: self.authority(right) },
@@ -342,7 +376,8 @@ impl Watched {
             Command::Append { authority: WriteAuthority::Holder(fence), .. }
             | Command::SetWait { authority: WriteAuthority::Holder(fence), .. }
             | Command::ClearWait { authority: WriteAuthority::Holder(fence) }
-            | Command::RecordFirstStarted { authority: WriteAuthority::Holder(fence), .. } => Some(fence.clone()),
+            | Command::RecordFirstStarted { authority: WriteAuthority::Holder(fence), .. }
+            | Command::BeginAttempt { fence, .. } => Some(fence.clone()),
             _ => None,
         };
         let decided = self.world.decide(command);
@@ -350,7 +385,8 @@ impl Watched {
             && before.state.record.is_some()
         {
             let lost = decided == Err(lease_lost());
-            let ended = before.record().status.is_terminal() && matches!(command, Command::RecordFirstStarted { .. });
+            let starts = matches!(command, Command::RecordFirstStarted { .. } | Command::BeginAttempt { .. });
+            let ended = before.record().status.is_terminal() && starts;
             assert!(ended || lost == (self.holder != Some(fence)), "only the holder writes, and it always may");
         }
         let decision = match decided {
@@ -367,6 +403,7 @@ impl Watched {
         };
         self.world.install(&decision);
         self.check_records(&before);
+        self.check_attempts(command, &decision);
         self.check_leases(&before, command);
         self.check_deliveries(&decision);
         reads_back(&Receipt {
@@ -441,6 +478,37 @@ impl Watched {
         self.ended = end;
     }
 
+    /// What was declared is kept, whoever asked for what and in which order.
+    fn check_attempts(&self, command: &Command, decision: &Decision) {
+        let Some(record) = self.world.state.record.as_deref() else { return };
+        let (registration, attempts) = (&record.registration, &record.attempts);
+        let most = match registration.disposition {
+            RecoveryDisposition::Rerunnable => registration.retry.map_or(u32::MAX, |retry| retry.max_attempts),
+            RecoveryDisposition::OwnerBound => 1,
+            RecoveryDisposition::ExternallyOwned => 0,
+        };
+        assert!(attempts.begun <= most, "{} attempts of {most}", attempts.begun);
+        assert!(attempts.begun == 0 || record.first_started.is_some(), "who attempts has started");
+        let of_type = |name: &str| {
+            let events = self.world.log.iter().filter(|event| &*event.event_type == name);
+            events.map(|event| event.payload.clone()).collect::<Vec<_>>()
+        };
+        let starts = of_type("process.attempt_started");
+        let numbers: Vec<_> = starts.iter().map(|start| start["attempt"].as_u64().expect("a number")).collect();
+        assert_eq!(numbers, (1..=u64::from(attempts.begun)).collect::<Vec<_>>(), "each is the next one");
+        let fences: Vec<_> = starts.iter().map(|start| start["fencing_token"].as_u64().expect("a fence")).collect();
+        assert!(fences.is_sorted_by(|one, next| one < next), "one acquisition makes one attempt: {fences:?}");
+        let failed: Vec<_> = of_type("process.attempt_failed")
+            .iter()
+            .map(|failed| failed["attempt"].as_u64().expect("a number"))
+            .collect();
+        assert!(failed.is_sorted_by(|one, next| one < next), "each fails once: {failed:?}");
+        assert!(failed.iter().all(|failed| *failed < u64::from(most)), "another may follow");
+        if matches!(command, Command::FailAttempt { .. }) && !decision.events.is_empty() {
+            assert_eq!(self.world.row().holder, None, "a failure gives the lease up");
+        }
+    }
+
     fn check_leases(&mut self, before: &World, command: &Command) {
         let (old, new) = (before.row(), self.world.row());
         reads_back(&new);
@@ -481,6 +549,8 @@ impl Watched {
             | Command::RequestCancel { .. }
             | Command::Complete { .. }
             | Command::RecordFirstStarted { .. }
+            | Command::BeginAttempt { .. }
+            | Command::FailAttempt { .. }
             | Command::SetExternalRef { .. }
             | Command::RequestAbandon { .. }
             | Command::SetWait { .. }
@@ -514,9 +584,12 @@ proptest! {
     #![proptest_config(config(1_000))]
 
     #[test]
-    fn no_sequence_of_commands_breaks_a_law(steps in prop::collection::vec(any_step(), 0..40)) {
+    fn no_sequence_of_commands_breaks_a_law(
+        registration in any_terms(registration()),
+        steps in prop::collection::vec(any_step(), 0..40),
+    ) {
         let mut watched = Watched::new();
-        watched.take(Step::Register(Box::new(registration())));
+        watched.take(Step::Register(Box::new(registration)));
         for step in steps {
             watched.take(step);
         }

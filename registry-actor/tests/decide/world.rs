@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use registry_actor::domain::{
-    AbandonRequest, Command, Decision, DecisionContext, Fence, LeaseFence, LeaseOwnerIdentity, LeaseOwnerLiveness,
-    LeaseRelease, LeaseRow, LeaseToken, Measure, ObservedProcess, OperationId, ProcessAwaitOutput, ProcessEvent,
-    ProcessEventAppendRequest, ProcessEventSemantics, ProcessEventType, ProcessExternalRef, ProcessId, ProcessInput,
-    ProcessLease, ProcessLeaseClaimOutcome, ProcessRecord, ProcessRegistration, ProcessSignal, ProcessStarted,
-    ProcessState, ProcessWakeDelivery, ReceiptEvent, RecoveryDisposition, Refusal, ReplayKey, ReplayWindow, Reply,
-    Sequence, StoreSession, UnfencedWrites, WaitState, WriteAuthority, apply, decide,
+    AbandonRequest, AttemptFailure, Command, Decision, DecisionContext, Fence, LeaseFence, LeaseOwnerIdentity,
+    LeaseOwnerLiveness, LeaseRelease, LeaseRow, LeaseToken, Measure, ObservedProcess, OperationId, ProcessAwaitOutput,
+    ProcessEvent, ProcessEventAppendRequest, ProcessEventSemantics, ProcessEventType, ProcessExternalRef, ProcessId,
+    ProcessInput, ProcessLease, ProcessLeaseClaimOutcome, ProcessRecord, ProcessRegistration, ProcessSignal,
+    ProcessStarted, ProcessState, ProcessWakeDelivery, ReceiptEvent, RecoveryDisposition, Refusal, ReplayKey,
+    ReplayWindow, Reply, Sequence, StoreSession, UnfencedWrites, WaitState, WriteAuthority, apply, decide,
 };
 use serde_json::{Value, json};
 
@@ -239,6 +239,15 @@ pub(crate) fn complete_as(fence: &LeaseFence, output: &ProcessAwaitOutput, lease
 
 pub(crate) fn first_started(owner: &LeaseOwnerIdentity, authority: WriteAuthority) -> Command {
     Command::RecordFirstStarted { started: ProcessStarted { owner: owner.clone(), started_at_ms: 77 }, authority }
+}
+
+/// Begins an attempt, as this owner says at 77.
+pub(crate) fn begin_attempt(owner: &LeaseOwnerIdentity, fence: &LeaseFence) -> Command {
+    Command::BeginAttempt { started: ProcessStarted { owner: owner.clone(), started_at_ms: 77 }, fence: fence.clone() }
+}
+
+pub(crate) fn fail_attempt(failure: &AttemptFailure, fence: &LeaseFence) -> Command {
+    Command::FailAttempt { failure: failure.clone(), fence: fence.clone() }
 }
 
 pub(crate) fn external_ref(id: &str) -> ProcessExternalRef {

@@ -316,6 +316,18 @@ impl Driver {
                 let started = ProcessStarted { owner, started_at_ms: self.model.now.epoch_ms };
                 (id, Command::RecordFirstStarted { started, authority })
             }
+            Deed::Begin { process, owner, lease } => {
+                let id = scene::process(*process);
+                let owner = scene::owner(*owner, session);
+                let started = ProcessStarted { owner, started_at_ms: self.model.now.epoch_ms };
+                let fence = self.fence(&id, *lease);
+                (id, Command::BeginAttempt { started, fence })
+            }
+            Deed::Fail { process, failure, lease } => {
+                let id = scene::process(*process);
+                let fence = self.fence(&id, *lease);
+                (id, Command::FailAttempt { failure: scene::failure(*failure), fence })
+            }
             Deed::ExternalRef { process, which } => {
                 let external_ref = scene::external_ref(*which);
                 (scene::process(*process), Command::SetExternalRef { external_ref })
@@ -371,11 +383,14 @@ impl Driver {
     fn authority(&self, id: &ProcessId, right: &Right) -> WriteAuthority {
         match right {
             Right::Unfenced => WriteAuthority::Unfenced,
-            Right::Lease(nth) => WriteAuthority::Holder(self.lease(id, *nth).map_or_else(
-                || LeaseFence { lease_token: LeaseToken::new("nobody's").expect("a token"), fencing_token: Fence(1) },
-                ProcessLease::fence,
-            )),
+            Right::Lease(nth) => WriteAuthority::Holder(self.fence(id, *nth)),
         }
+    }
+
+    fn fence(&self, id: &ProcessId, nth: u8) -> LeaseFence {
+        let nobodys = || LeaseToken::new("nobody's").expect("a token");
+        self.lease(id, nth)
+            .map_or_else(|| LeaseFence { lease_token: nobodys(), fencing_token: Fence(1) }, ProcessLease::fence)
     }
 }
 

@@ -20,6 +20,13 @@ pub(super) fn class(error: &RegistryError) -> No {
     No(match refusal {
         Refusal::Unknown { .. } => "unknown".to_owned(),
         Refusal::RegistrationConflict { .. } => "registration conflict".to_owned(),
+        Refusal::InvalidExecutionTerms { .. } => "invalid execution terms".to_owned(),
+        Refusal::NotExecutedHere { .. } => "not executed here".to_owned(),
+        Refusal::AlreadyStarted { owner, .. } => {
+            format!("already started by {}/{}", owner.owner_id, owner.incarnation_id)
+        }
+        Refusal::AttemptsExhausted { max_attempts, .. } => format!("all {max_attempts} attempts made"),
+        Refusal::NoAttemptBegun { .. } => "no attempt begun".to_owned(),
         Refusal::EnvironmentRequired { .. } => "environment required".to_owned(),
         Refusal::EnvironmentForbidden { .. } => "environment forbidden".to_owned(),
         Refusal::EmptyEventType { .. } => "empty event type".to_owned(),
@@ -85,8 +92,13 @@ impl WakeIds {
 
     /// What is promised of a receipt. Whether a repeated fact is told as replayed or not at all is not.
     pub(super) fn plain_receipt(&mut self, command: &Command, receipt: &Receipt) -> Receipt {
-        let tells_replays =
-            matches!(command, Command::Append { .. } | Command::RequestCancel { .. } | Command::Complete { .. });
+        let tells_replays = matches!(
+            command,
+            Command::Append { .. }
+                | Command::RequestCancel { .. }
+                | Command::Complete { .. }
+                | Command::FailAttempt { .. }
+        );
         let mut events = Vec::new();
         for event in &receipt.events {
             match event {

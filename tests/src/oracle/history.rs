@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use registry_actor::domain::ProcessTerminalState;
 use serde::{Deserialize, Serialize};
 
-use super::scene::{OUTCOMES, OWNERS, PROCESSES, SCOPES, SHAPES, TYPES};
+use super::scene::{FAILURES, OUTCOMES, OWNERS, PROCESSES, RETRYING, SCOPES, SHAPES, TYPES};
 use super::subject::Backend;
 
 /// SplitMix64.
@@ -81,6 +81,16 @@ pub enum Deed {
         process: u8,
         owner: u8,
         right: Right,
+    },
+    Begin {
+        process: u8,
+        owner: u8,
+        lease: u8,
+    },
+    Fail {
+        process: u8,
+        failure: u8,
+        lease: u8,
     },
     ExternalRef {
         process: u8,
@@ -225,7 +235,7 @@ pub fn history(seed: u64, steps: usize) -> Vec<Step> {
 
 /// Most processes exist from the beginning: without one, every step is refused alike.
 fn opening(random: &mut Random, process: u8) -> Step {
-    let deed = Deed::Register { process, shape: random.small(4) };
+    let deed = Deed::Register { process, shape: *random.one_of(&[0, 1, 2, 3, RETRYING, RETRYING]) };
     Step { door: random.small(2), reads: random.below(u64::MAX), deed }
 }
 
@@ -236,7 +246,7 @@ fn step(random: &mut Random, processes: u8) -> Step {
 fn deed(random: &mut Random, processes: u8) -> Deed {
     let process = random.small(processes);
     let ttl_ms = *random.one_of(&[0, 1, 20, 200, 60_000, u64::MAX]);
-    match random.below(100) {
+    match random.below(111) {
         0..6 => {
             Deed::Register { process, shape: if random.one_in(4) { random.small(SHAPES) } else { random.small(5) } }
         }
@@ -289,7 +299,9 @@ fn deed(random: &mut Random, processes: u8) -> Deed {
         95..96 => Deed::KillShard { process },
         96..97 => Deed::KillPublisher,
         97..99 => Deed::Rest,
-        _ => Deed::Reopen,
+        99..100 => Deed::Reopen,
+        100..106 => Deed::Begin { process, owner: random.small(OWNERS), lease: random.small(2) },
+        _ => Deed::Fail { process, failure: random.small(FAILURES), lease: random.small(2) },
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod across;
 mod append;
+mod attempt;
 mod lease;
 mod look;
 mod selection;
@@ -18,10 +19,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use registry_actor::domain::{
-    Command, LeaseFence, LeaseRelease, LeaseToken, ProcessAwaitOutput, ProcessEvent, ProcessEventSemantics,
-    ProcessHandleDescriptor, ProcessId, ProcessLease, ProcessRecord, ProcessRegistration, ProcessStatus,
-    ProcessWakeDelivery, Receipt, ReceiptEvent, RegistrationHash, ReplayKey, Sequence, SessionDeletion, SessionScope,
-    StoreSession, Tombstone, WriteAuthority,
+    AttemptFailure, Command, LeaseFence, LeaseRelease, LeaseToken, ProcessAttempts, ProcessAwaitOutput, ProcessEvent,
+    ProcessEventSemantics, ProcessHandleDescriptor, ProcessId, ProcessLease, ProcessRecord, ProcessRegistration,
+    ProcessStatus, ProcessWakeDelivery, Receipt, ReceiptEvent, RegistrationHash, ReplayKey, Sequence, SessionDeletion,
+    SessionScope, StoreSession, Tombstone, WriteAuthority,
 };
 use registry_actor::port::Timestamp;
 use serde_json::{Value, json};
@@ -82,9 +83,20 @@ struct Life {
     acked: BTreeSet<Sequence>,
     fence: u64,
     holder: Option<ProcessLease>,
+    /// Every attempt, from the first one on.
+    tries: Vec<Try>,
     /// Places of its first and last change in the feed, from 1.
     first_change: usize,
     last_change: usize,
+}
+
+/// An attempt.
+#[derive(Debug, Clone)]
+struct Try {
+    /// The fence of the lease under which it was begun.
+    fence: u64,
+    /// Why it failed, if it did and another may follow.
+    failed: Option<AttemptFailure>,
 }
 
 #[derive(Debug, Clone)]
@@ -103,9 +115,11 @@ enum Change {
 }
 
 /// Types that only the registry appends.
-const INTERNAL: [&str; 8] = [
+const INTERNAL: [&str; 10] = [
     "process.registered",
     "process.first_started",
+    "process.attempt_started",
+    "process.attempt_failed",
     "process.external_ref_set",
     "process.wait_set",
     "process.wait_cleared",
@@ -170,6 +184,8 @@ impl Model {
                     receipt.events.push(self.fact(id, "process.first_started")?);
                 }
             }
+            Command::BeginAttempt { started, fence } => self.begin(id, started, fence, &mut receipt)?,
+            Command::FailAttempt { failure, fence } => self.fail(id, failure, fence, &mut receipt)?,
             Command::SetExternalRef { external_ref } => match &self.life(id)?.record.external_ref {
                 Some(stored) if **stored == *external_ref => {}
                 Some(stored) => return Err(No::new(format!("external ref conflict with {}", json!(stored)))),
@@ -250,7 +266,7 @@ impl Model {
             updated_at_ms: self.now.epoch_ms,
             terminal_at_ms: None,
             first_started: None,
-            attempts: registry_actor::domain::ProcessAttempts::default(),
+            attempts: ProcessAttempts::default(),
             external_ref: None,
             abandon_request: None,
             wait: None,
@@ -262,6 +278,7 @@ impl Model {
             acked: BTreeSet::new(),
             fence: 0,
             holder: None,
+            tries: Vec::new(),
             first_change: self.feed.len() + 1,
             last_change: 0,
         };

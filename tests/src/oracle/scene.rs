@@ -2,12 +2,12 @@
 //! refused.
 
 use registry_actor::domain::{
-    AbandonEvidence, AbandonRequest, AbandonWriter, CausalRef, LeaseOwnerIdentity, LeaseOwnerLiveness,
-    OriginatorFilter, PayloadSchema, ProcessAwaitOutput, ProcessEnvRef, ProcessEventSemanticsSpec, ProcessEventType,
-    ProcessExternalRef, ProcessFailureClass, ProcessId, ProcessInput, ProcessListFilter, ProcessOriginator,
-    ProcessRegistration, ProcessSignal, ProcessStatusFilter, ProcessTerminalSpec, ProcessTerminalState,
-    ProcessValueSelector, ProcessWakeDedupeKey, ProcessWakeSpec, RecoveryDisposition, SessionScope, StoreSession,
-    TimeRange, WaitState,
+    AbandonEvidence, AbandonRequest, AbandonWriter, AttemptFailure, CausalRef, LeaseOwnerIdentity, LeaseOwnerLiveness,
+    OriginatorFilter, ParentEndRule, PayloadSchema, ProcessAwaitOutput, ProcessEnvRef, ProcessEventSemanticsSpec,
+    ProcessEventType, ProcessExternalRef, ProcessFailureClass, ProcessId, ProcessInput, ProcessListFilter,
+    ProcessOriginator, ProcessParent, ProcessRegistration, ProcessSignal, ProcessStatusFilter, ProcessTerminalSpec,
+    ProcessTerminalState, ProcessValueSelector, ProcessWakeDedupeKey, ProcessWakeSpec, RecoveryDisposition,
+    RetryPolicy, SessionScope, StoreSession, TimeRange, WaitState,
 };
 use serde_json::{Value, json};
 
@@ -18,7 +18,9 @@ pub(super) const PROCESSES: u8 = 4;
 /// How many scopes; the last one names nobody.
 pub(super) const SCOPES: u8 = 5;
 /// How many registrations a process may be offered; the later ones are none.
-pub(super) const SHAPES: u8 = 14;
+pub(super) const SHAPES: u8 = 20;
+/// The registration that declares how it is to be executed.
+pub(super) const RETRYING: u8 = 14;
 /// How many owners.
 pub(super) const OWNERS: u8 = 5;
 
@@ -124,7 +126,7 @@ fn event_types() -> Vec<ProcessEventType> {
 pub(super) fn registration(id: ProcessId, shape: u8) -> ProcessRegistration {
     let (input, disposition) = match shape {
         2 => (ProcessInput::external(json!({"name": "elsewhere"})), RecoveryDisposition::ExternallyOwned),
-        3 => (ProcessInput::new("job", json!({})), RecoveryDisposition::OwnerBound),
+        3 | 15 => (ProcessInput::new("job", json!({})), RecoveryDisposition::OwnerBound),
         5 => (ProcessInput::tool_call(json!({"tool_name": "t"})), RecoveryDisposition::Rerunnable),
         _ => (ProcessInput::new("job", json!({"n": 1})), RecoveryDisposition::Rerunnable),
     };
@@ -174,9 +176,36 @@ pub(super) fn registration(id: ProcessId, shape: u8) -> ProcessRegistration {
         11 => registration.event_types.push(ProcessEventType::plain(" ")),
         12 => registration.tags = tags(&[""]),
         // Names that only resemble core types are free.
-        _ => registration.event_types.push(ProcessEventType::plain("process.yield")),
+        13 => registration.event_types.push(ProcessEventType::plain("process.yield")),
+        RETRYING => {
+            registration.retry = Some(retry(3));
+            registration.deadline_ms = Some(70);
+            registration.parent = Some(ProcessParent { process_id: process(0), on_end: ParentEndRule::LeaveAlone })
+                .filter(|parent| parent.process_id != registration.id);
+        }
+        15 => registration.retry = Some(retry(1)),
+        16 => registration.retry = Some(retry(0)),
+        17 => registration.retry = Some(RetryPolicy { max_backoff_ms: 19, ..retry(1) }),
+        18 => registration.deadline_ms = Some(0),
+        _ => {
+            let process_id = registration.id.clone();
+            registration.parent = Some(ProcessParent { process_id, on_end: ParentEndRule::RequestCancel });
+        }
     }
     registration
+}
+
+fn retry(max_attempts: u32) -> RetryPolicy {
+    RetryPolicy { max_attempts, initial_backoff_ms: 20, max_backoff_ms: 30 }
+}
+
+/// How many reasons for which an attempt fails.
+pub(super) const FAILURES: u8 = 2;
+
+/// Why attempts fail.
+pub(super) fn failure(number: u8) -> AttemptFailure {
+    let class = ProcessFailureClass::Timeout;
+    AttemptFailure { class, code: "late".to_owned(), message: format!("m{number}") }
 }
 
 /// A payload for events of a type; some do not fit it.

@@ -3,7 +3,7 @@
 use awaiter::{AwaitError, ProcessAwaiter};
 use registry_actor::domain::{
     Fence, LeaseRelease, ProcessAwaitOutput, ProcessId, ProcessPruneReport, ProcessTerminalState, ProjectionWatermark,
-    PruneFilter, Refusal, RegistryCommand, RegistryReceipt, Sequence, Tombstone,
+    PruneExemption, PruneFilter, Refusal, RegistryCommand, RegistryReceipt, Sequence, Tombstone,
 };
 use registry_actor::port::{Clock, ProcessChange, ProcessRegistry, ProcessRegistryExt};
 
@@ -249,6 +249,31 @@ pub async fn every_field_of_a_prune_filter_narrows(stage: &mut Stage) {
     let cancelled = PruneFilter { state: Some(ProcessTerminalState::Cancelled), ..everything.clone() };
     assert_eq!(prune(registry, cancelled).await.pruned_processes, 1);
     assert_eq!(ids(&registry.list_processes(any()).await.expect("a list")), ["c", "d"]);
+
+    // Whoever is exempt stays, as if the filter had not meant it.
+    let exempt = |kind: Option<&str>, tags: &[&str]| PruneExemption {
+        kind: kind.map(str::to_owned),
+        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        ..PruneExemption::default()
+    };
+    let sparing = |except| PruneFilter { except, ..everything.clone() };
+    let all_but = vec![exempt(Some("other"), &["eu"]), exempt(Some("job"), &[])];
+    assert_eq!(prune(registry, sparing(all_but)).await, ProcessPruneReport::default());
+    let nobody = vec![PruneExemption { state: Some(ProcessTerminalState::Failed), ..PruneExemption::default() }];
+    let command = RegistryCommand::Prune {
+        filter: sparing([nobody, vec![exempt(None, &["eu", "nightly"])]].concat()),
+        watermark: ProjectionWatermark::NoProjector,
+        limit: 1,
+    };
+    match registry.execute_across(command).await.expect("a prune") {
+        RegistryReceipt::Pruned(report) => assert_eq!((report.pruned_processes, report.more), (1, false)),
+        other => panic!("expected a report, got {other:?}"),
+    }
+    assert_eq!(ids(&registry.list_processes(any()).await.expect("a list")), ["d"]);
+    let mut spec = registration(&process_id("e"));
+    spec.identity.kind = "job".into();
+    registry.register_process(spec).await.expect("a registration");
+    registry.complete_process(&process_id("e"), success(1)).await.expect("an outcome");
 
     // A command that may take one says that there are more.
     let command = RegistryCommand::Prune { filter: everything, watermark: ProjectionWatermark::NoProjector, limit: 1 };

@@ -35,7 +35,7 @@ pub fn check_across(command: &RegistryCommand) -> Result<(), Refusal> {
         }
         RegistryCommand::DeleteSession { session_id } => SessionScope::check_session(session_id),
         RegistryCommand::Prune { limit: 0, .. } => Err(Refusal::EmptyPage),
-        RegistryCommand::Prune { filter, .. } => super::super::filter::check_tags(&filter.tags),
+        RegistryCommand::Prune { filter, .. } => filter.check(),
     }
 }
 
@@ -109,12 +109,7 @@ pub fn prune_verdict(
     let (Some(terminal_state), Some(terminal_at_ms)) = (record.status.terminal_state(), record.terminal_at_ms) else {
         return PruneVerdict::NotMeant;
     };
-    let registration = &record.registration;
-    let is_meant = terminal_at_ms < filter.terminal_before_ms
-        && filter.state.is_none_or(|state| state == terminal_state)
-        && filter.kind.as_ref().is_none_or(|kind| *kind == registration.identity.kind)
-        && filter.tags.is_subset(&registration.tags);
-    if !is_meant {
+    if terminal_at_ms >= filter.terminal_before_ms || !filter.means(terminal_state, &record.registration) {
         return PruneVerdict::NotMeant;
     }
     // In this order: that it is unprojected is known without reading it.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::super::json_size::check_written_size;
+use super::super::json_size::check_size;
 use super::super::{
     AttemptFailed, AttemptFailure, AttemptStarted, CoreEventType, LeaseFence, LeaseRelease, ProcessStarted,
     ProcessState, RecoveryDisposition, Refusal, WriteAuthority, apply,
 };
-use super::append::{already_terminal, complete};
+use super::append::{already_terminal, complete, completion};
 use super::facts::fact;
 use super::lifecycle::record_first_started;
 use super::{Decision, DecisionContext, check_fence};
@@ -27,7 +27,7 @@ pub(super) fn begin(
     }
     let holder = check_fence(state, fence)?;
     let attempts = &record.attempts;
-    if attempts.latest.as_ref().is_some_and(|latest| latest.fencing_token == fence.fencing_token) {
+    if attempts.latest_is_of(fence.fencing_token) {
         return Ok(Decision::default());
     }
     match (record.registration.disposition, &record.first_started) {
@@ -60,7 +60,9 @@ pub(super) fn begin(
 }
 
 /// Ends the attempt of this lease with a failure, and gives the lease up in the same transaction. Whether another
-/// attempt follows, or the process ends with the failure, is what its registration declares.
+/// attempt follows, or the process ends with the failure, is what its registration declares. A holder that began no
+/// attempt has none that another could follow: it would fail for ever and use none up. That the process ends with the
+/// failure, where no other may follow, is an outcome like any other, and every holder may write it.
 pub(super) fn fail(
     state: &ProcessState,
     failure: &AttemptFailure,
@@ -77,8 +79,17 @@ pub(super) fn fail(
     if let Some(existing) = record.status.await_output() {
         return Err(already_terminal(state, existing));
     }
+    let is_own = attempts.latest_is_of(fence.fencing_token);
+    // The lease is gone with the failure: who sends it again, because the answer was lost, is told that it stands.
+    if is_own && attempts.pending_retry().is_some_and(|pending| pending.failure == *failure) {
+        return Ok(Decision::default());
+    }
     check_fence(state, fence)?;
-    check_written_size("attempt failure", failure)?;
+    if !is_own {
+        return Err(Refusal::NoAttemptBegun { process_id: state.process_id.clone() });
+    }
+    // As the outcome that it would be: whether a failure is taken does not depend on which attempt it is of.
+    check_size("payload", &completion(&state.process_id, &failure.to_await_output()).payload)?;
     let failed = AttemptFailed {
         attempt: attempts.begun,
         failure: failure.clone(),

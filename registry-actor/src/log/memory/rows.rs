@@ -114,10 +114,7 @@ impl Rows for AcrossRows<'_> {
         limit: usize,
     ) -> Result<Vec<PruneCandidate>, AcrossError> {
         let is_meant = |record: &ProcessRecord| {
-            let registration = &record.registration;
-            filter.state.is_none_or(|state| record.status.terminal_state() == Some(state))
-                && filter.kind.as_ref().is_none_or(|kind| *kind == registration.identity.kind)
-                && filter.tags.is_subset(&registration.tags)
+            record.status.terminal_state().is_some_and(|state| filter.means(state, &record.registration))
         };
         let mut ended: Vec<PruneCandidate> = self
             .store

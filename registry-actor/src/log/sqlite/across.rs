@@ -8,7 +8,8 @@ use super::read::{self, ReadError, frame_of};
 use super::record_columns::ms;
 use super::schema;
 use crate::domain::{
-    ChangeCursor, ProcessHandleGrant, ProcessId, PruneFilter, Refusal, SessionDeletion, SessionScope, Tombstone,
+    ChangeCursor, ProcessHandleGrant, ProcessId, PruneExemption, PruneFilter, Refusal, SessionDeletion, SessionScope,
+    Tombstone,
 };
 use crate::log::across::{PruneCandidate, PruneMark, Rows, StoredRow};
 use crate::log::codec::{self, CODEC_JSON, MalformedBatch};
@@ -221,20 +222,19 @@ impl Rows for AcrossRows<'_> {
             filter.kind.clone().into(),
             i64::try_from(limit).unwrap_or(i64::MAX).into(),
         ];
-        let mut tags = String::new();
+        let mut others = String::new();
         for tag in &filter.tags {
-            values.push(tag.clone().into());
-            tags.push_str(&format!(
-                " AND EXISTS (SELECT 1 FROM process_tags t WHERE t.tag = ?{} AND t.process_id = p.process_id)",
-                values.len()
-            ));
+            others.push_str(&format!(" AND {}", carries(tag, &mut values)));
+        }
+        for exemption in &filter.except {
+            others.push_str(&format!(" AND NOT ({})", meets(exemption, &mut values)));
         }
         let mut select = self.connection.prepare_cached(&format!(
             "SELECT p.terminal_at_ms, p.process_no, p.process_id, h.position
              FROM processes p INDEXED BY processes_ended CROSS JOIN heads h ON h.process_no = p.process_no
              WHERE p.terminal_at_ms IS NOT NULL AND p.terminal_at_ms <= ?1
              AND (p.terminal_at_ms, p.process_no) > (?2, ?3)
-             AND (?4 IS NULL OR p.status = ?4) AND (?5 IS NULL OR p.kind = ?5){tags}
+             AND (?4 IS NULL OR p.status = ?4) AND (?5 IS NULL OR p.kind = ?5){others}
              ORDER BY p.terminal_at_ms, p.process_no LIMIT ?6"
         ))?;
         let mut rows = select.query(params_from_iter(values))?;
@@ -290,4 +290,27 @@ impl Rows for AcrossRows<'_> {
         self.pruned.push(tombstone.clone());
         Ok((events as u64).saturating_sub(1))
     }
+}
+
+/// The condition that a process carries a tag; its value is added to those of the statement.
+fn carries(tag: &str, values: &mut Vec<Value>) -> String {
+    values.push(tag.to_owned().into());
+    format!("EXISTS (SELECT 1 FROM process_tags t WHERE t.tag = ?{} AND t.process_id = p.process_id)", values.len())
+}
+
+/// The condition that a process is exempt; its values are added to those of the statement.
+fn meets(exemption: &PruneExemption, values: &mut Vec<Value>) -> String {
+    let mut condition = "1".to_owned();
+    if let Some(state) = exemption.state {
+        values.push(state.label().to_owned().into());
+        condition.push_str(&format!(" AND p.status = ?{}", values.len()));
+    }
+    if let Some(kind) = &exemption.kind {
+        values.push(kind.clone().into());
+        condition.push_str(&format!(" AND p.kind = ?{}", values.len()));
+    }
+    for tag in &exemption.tags {
+        condition.push_str(&format!(" AND {}", carries(tag, values)));
+    }
+    condition
 }

@@ -31,6 +31,12 @@ pub enum OpenError {
         /// What it is.
         reason: String,
     },
+    /// It is a backup of a store. Only a restoration makes a store of it.
+    #[error("{path} is a backup and has to be restored before a host can open it", path = path.display())]
+    Backup {
+        /// The file.
+        path: PathBuf,
+    },
     /// A newer version of this program wrote it.
     #[error("{path} has schema version {found}, this version knows up to {known}", path = path.display())]
     NewerSchema {

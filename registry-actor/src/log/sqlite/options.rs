@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::faults::{NoWriterFaults, WriterFaults};
 use super::queue::GroupLimits;
 use super::schema::Synchronous;
+use super::vacuum::VacuumPace;
 use crate::log::QueueLimits;
 
 /// How a store is opened.
@@ -16,6 +17,8 @@ pub struct SqliteOptions {
     pub(super) reader_threads: usize,
     pub(super) writer_cache_kib: u32,
     pub(super) checkpoint_pages: i64,
+    pub(super) wal_limit_bytes: u64,
+    pub(super) vacuum: VacuumPace,
     pub(super) first_reopen_wait: Duration,
     pub(super) synchronous: Synchronous,
     pub(super) faults: Arc<dyn WriterFaults>,
@@ -29,6 +32,8 @@ impl Default for SqliteOptions {
             reader_threads: 2,
             writer_cache_kib: 64 * 1_024,
             checkpoint_pages: 2_000,
+            wal_limit_bytes: 32 << 20,
+            vacuum: VacuumPace::default(),
             first_reopen_wait: Duration::from_millis(100),
             synchronous: Synchronous::Full,
             faults: Arc::new(NoWriterFaults),
@@ -55,6 +60,20 @@ impl SqliteOptions {
     #[must_use]
     pub const fn with_checkpoint_pages(mut self, pages: u32) -> Self {
         self.checkpoint_pages = pages as i64;
+        self
+    }
+
+    /// The same with a log file (`FILE-wal`) that is cut to so many bytes when it begins anew; it may be larger meanwhile.
+    #[must_use]
+    pub const fn with_wal_limit_bytes(mut self, bytes: u64) -> Self {
+        self.wal_limit_bytes = bytes;
+        self
+    }
+
+    /// The same with another pace at which space that a prune freed is given back to the disk.
+    #[must_use]
+    pub const fn with_vacuum(mut self, pace: VacuumPace) -> Self {
+        self.vacuum = pace;
         self
     }
 

@@ -144,6 +144,12 @@ impl Queue {
         !lanes.is_empty()
     }
 
+    /// Whether something waits to be stored, or the lanes are closed: who has other work to do does it only if not.
+    pub(super) fn is_wanted(&self) -> bool {
+        let lanes = self.lanes();
+        !lanes.is_empty() || lanes.door != Door::Open
+    }
+
     /// Takes a group, urgent batches first: at least one batch, however large. A command across processes is taken alone
     /// when its turn comes.
     pub(super) fn take(&self, limits: GroupLimits) -> Taken {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-pub(super) use self::change::{check_cursor, encode_placed, feed};
+pub(super) use self::change::{check_cursor, check_marks, encode_placed, feed};
 pub(super) use self::event::{EventRow, event_at, find_replays};
 pub(super) use self::grant::{frame_of, grant_of, grants_agree};
 pub(super) use self::process::{lease_of, load, load_within, locate, process_id_in, process_ids, record_of};

@@ -1,10 +1,13 @@
 //! A store that is read beside the host that owns it, or after that host has gone.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use super::backup::{self, BackupCheck, BackupProgress, BackupReport, Progress};
+use super::backup_error::BackupError;
 use super::check::{Check, Step};
 use super::open_error::OpenError;
 use super::pool::ReaderPool;
@@ -145,6 +148,40 @@ impl SqliteReader {
     /// [`LogError`].
     pub async fn process_ids(&self, after: Option<ProcessId>, limit: u32) -> Result<Vec<ProcessId>, LogError> {
         self.pool.read(move |connection| read::process_ids(connection, after.as_ref(), limit)).await
+    }
+
+    /// Copies the store into a new file, while a host of this or of another process writes on: every append that was answered
+    /// before is in it, and it is the store as of one commit. The copy is durable when this answers; before that there is no
+    /// file of that name. Its mode is 0600, and no host opens it before it was [restored](super::restore_backup).
+    ///
+    /// The host's log file (`FILE-wal`) grows by what is written while pages are copied, and a store that failed cannot be
+    /// reopened before they are. `progress` is called between steps, on the thread that copies.
+    ///
+    /// Cancellation: a dropped future ends the work at its next step, and what was copied is removed.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub async fn backup(
+        &self,
+        to: impl AsRef<Path>,
+        check: BackupCheck,
+        progress: impl FnMut(BackupProgress) -> ControlFlow<()> + Send + 'static,
+    ) -> Result<BackupReport, BackupError> {
+        self.backup_while(to.as_ref(), check, Box::new(progress), || Ok(())).await
+    }
+
+    pub(super) async fn backup_while(
+        &self,
+        to: &Path,
+        check: BackupCheck,
+        progress: Progress,
+        may_go_on: impl Fn() -> Result<(), BackupError> + Send + 'static,
+    ) -> Result<BackupReport, BackupError> {
+        let (from, to) = (self.pool.path().to_owned(), to.to_owned());
+        backup::in_background("proctor-log-backup", progress, may_go_on, move |watch| {
+            backup::back_up(&from, &to, check, watch)
+        })
+        .await
     }
 }
 

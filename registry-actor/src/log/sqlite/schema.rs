@@ -6,17 +6,24 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, ffi};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, ffi, params};
 
 use super::migration::{Migration, fill_v2};
 use super::open_error::OpenError;
+use crate::domain::StoreSession;
 
 /// `Proc` in ASCII: marks a SQLite file as a store of this registry.
 const APPLICATION_ID: i32 = 0x5072_6f63;
 
+/// `PrcB` in ASCII: marks a backup of a store. No host opens one: two owners of one store would prove each other's death.
+const BACKUP_APPLICATION_ID: i32 = 0x5072_6342;
+
 /// What makes version n out of version n - 1. Entries are never changed, only added.
-const MIGRATIONS: &[Migration] =
-    &[Migration::Sql(include_str!("schema_v1.sql")), Migration::Filled(include_str!("schema_v2.sql"), fill_v2)];
+const MIGRATIONS: &[Migration] = &[
+    Migration::Sql(include_str!("schema_v1.sql")),
+    Migration::Filled(include_str!("schema_v2.sql"), fill_v2),
+    Migration::Sql(include_str!("schema_v3.sql")),
+];
 
 /// The newest version that this code knows.
 pub(super) const KNOWN_VERSION: i64 = MIGRATIONS.len() as i64;
@@ -48,11 +55,15 @@ pub(super) fn connect_writer(
     path: &Path,
     synchronous: Synchronous,
     cache_kib: u32,
+    wal_limit_bytes: u64,
 ) -> Result<Connection, rusqlite::Error> {
     let connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     configure(&connection, synchronous)?;
     connection.pragma_update(None, "cache_size", -i64::from(cache_kib))?;
+    // What a long read or a long check let the log file grow to is given back when it begins anew.
+    let limit = i64::try_from(wal_limit_bytes).unwrap_or(i64::MAX);
+    connection.pragma_update_and_check(None, "journal_size_limit", limit, |_| Ok(()))?;
     Ok(connection)
 }
 
@@ -95,6 +106,8 @@ enum Found {
     Empty,
     /// A store of this version.
     Store { version: i64 },
+    /// A backup of a store of this version.
+    Backup { version: i64 },
 }
 
 fn inspect(connection: &Connection, path: &Path) -> Result<Found, OpenError> {
@@ -102,11 +115,13 @@ fn inspect(connection: &Connection, path: &Path) -> Result<Found, OpenError> {
     let application_id: i32 =
         connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(failed)?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    if application_id == APPLICATION_ID {
+    if matches!(application_id, APPLICATION_ID | BACKUP_APPLICATION_ID) {
         return if version > KNOWN_VERSION {
             Err(OpenError::NewerSchema { path: path.into(), found: version, known: KNOWN_VERSION })
-        } else {
+        } else if application_id == APPLICATION_ID {
             Ok(Found::Store { version })
+        } else {
+            Ok(Found::Backup { version })
         };
     }
     let objects: i64 =
@@ -126,6 +141,7 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Op
     let failed = |error| OpenError::of_sqlite(path, &error);
     let version = match inspect(connection, path)? {
         Found::Store { version } => version,
+        Found::Backup { .. } => return Err(OpenError::Backup { path: path.into() }),
         Found::Empty => {
             // It has to be said before the first table is made.
             connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(failed)?;
@@ -140,11 +156,38 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Op
     migrate(connection, version, MIGRATIONS).map_err(failed)
 }
 
+/// Makes a backup out of a copy of a store, so that no host takes it for the store.
+pub(super) fn mark_backup(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.pragma_update(None, "application_id", BACKUP_APPLICATION_ID)
+}
+
+/// Makes a store of the newest version out of a copy of a backup. The caller gives it its new identity.
+pub(super) fn unmark_backup(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let failed = |error| OpenError::of_sqlite(path, &error);
+    let Found::Backup { version } = inspect(connection, path)? else {
+        return Err(OpenError::NotAStore { path: path.into(), reason: "it is no backup".to_owned() });
+    };
+    connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
+    migrate(connection, version, MIGRATIONS).map_err(failed)
+}
+
+/// Checks that a file is a backup that this version can restore.
+pub(super) fn check_backup(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    match inspect(connection, path)? {
+        Found::Backup { .. } => Ok(()),
+        Found::Store { .. } => Err(OpenError::NotAStore {
+            path: path.into(),
+            reason: "it is a store and no backup of one; `backup` makes one".to_owned(),
+        }),
+        Found::Empty => Err(OpenError::NotAStore { path: path.into(), reason: "it is empty".to_owned() }),
+    }
+}
+
 /// Checks that a reader understands the file.
 pub(super) fn check_readable(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     match inspect(connection, path)? {
-        Found::Store { version: KNOWN_VERSION } => Ok(()),
-        Found::Store { version } => {
+        Found::Store { version: KNOWN_VERSION } | Found::Backup { version: KNOWN_VERSION } => Ok(()),
+        Found::Store { version } | Found::Backup { version } => {
             Err(OpenError::OlderSchema { path: path.into(), found: version, known: KNOWN_VERSION })
         }
         Found::Empty => Err(OpenError::NotAStore { path: path.into(), reason: "it is empty".to_owned() }),
@@ -172,10 +215,39 @@ pub(super) fn make_tables(connection: &mut Connection) -> Result<(), rusqlite::E
     migrate(connection, 0, MIGRATIONS)
 }
 
-/// Identity of a store, and the session that a writable open begins.
+/// What a store says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) store_id: String,
+    pub(super) epoch: u64,
+    /// Sessions of different lineages say nothing about each other.
+    pub(super) lineage: String,
+    /// The last session that began.
     pub(super) session: u64,
+}
+
+impl Identity {
+    const SELECT: &str = "SELECT store_id, store_epoch, lineage, session FROM meta";
+
+    fn of(row: &Row<'_>) -> Result<Self, rusqlite::Error> {
+        Ok(Self {
+            store_id: row.get(0)?,
+            epoch: row.get::<_, i64>(1)?.cast_unsigned(),
+            lineage: row.get(2)?,
+            session: row.get::<_, i64>(3)?.cast_unsigned(),
+        })
+    }
+
+    /// The session as leases and their owners name it. The lineage is part of the name, so that a session of a restored store
+    /// and one of the original are sessions of different stores to whoever compares them.
+    pub(super) fn store_session(&self) -> StoreSession {
+        let store_id = if self.lineage.is_empty() {
+            self.store_id.as_str().into()
+        } else {
+            format!("{}~{}", self.store_id, self.lineage).into()
+        };
+        StoreSession { store_id, number: self.session }
+    }
 }
 
 /// Begins a session: its number is durable before anything else happens in it.
@@ -187,20 +259,23 @@ pub(super) fn begin_session(connection: &mut Connection, fresh_store_id: &str) -
         [fresh_store_id],
     )?;
     transaction.execute("UPDATE meta SET session = session + 1", [])?;
-    let identity = transaction.query_row("SELECT store_id, session FROM meta", [], |row| {
-        Ok(Identity { store_id: row.get(0)?, session: row.get::<_, i64>(1)?.cast_unsigned() })
-    })?;
+    let identity = transaction.query_row(Identity::SELECT, [], Identity::of)?;
     transaction.commit()?;
     Ok(identity)
 }
 
 /// Identity of a store without beginning a session.
 pub(super) fn read_identity(connection: &Connection) -> Result<Option<Identity>, rusqlite::Error> {
-    connection
-        .query_row("SELECT store_id, session FROM meta", [], |row| {
-            Ok(Identity { store_id: row.get(0)?, session: row.get::<_, i64>(1)?.cast_unsigned() })
-        })
-        .optional()
+    connection.query_row(Identity::SELECT, [], Identity::of).optional()
+}
+
+/// Gives a restored store its epoch, its lineage and the number of the session before its first.
+pub(super) fn write_identity(connection: &Connection, identity: &Identity) -> Result<(), rusqlite::Error> {
+    let changed = connection.execute(
+        "UPDATE meta SET store_epoch = ?1, lineage = ?2, session = ?3",
+        params![identity.epoch.cast_signed(), identity.lineage, identity.session.cast_signed()],
+    )?;
+    if changed == 1 { Ok(()) } else { Err(failure(ffi::SQLITE_CORRUPT, "the store has no identity".to_owned())) }
 }
 
 /// The first numbers that are free.

@@ -16,6 +16,7 @@ use super::pool::ReaderPool;
 use super::queue::{GroupLimits, Queue, Queued, QueuedAcross, Taken};
 use super::read;
 use super::schema::{self, Synchronous};
+use super::vacuum::{self, Vacuum, VacuumAtClose, VacuumPace};
 use crate::domain::Tombstone;
 use crate::log::followers::Followers;
 use crate::port::{AppendError, AppendResult, CommittedBatch, CommittedGroup, LogError, Position};
@@ -33,6 +34,8 @@ pub(super) struct WriterSettings {
     pub(super) cache_kib: u32,
     pub(super) group: GroupLimits,
     pub(super) checkpoint_pages: i64,
+    pub(super) wal_limit_bytes: u64,
+    pub(super) vacuum: VacuumPace,
     pub(super) first_reopen_wait: Duration,
     pub(super) faults: Arc<dyn WriterFaults>,
 }
@@ -47,12 +50,14 @@ pub(super) struct Writer {
     pub(super) group: Option<GroupWriter>,
     /// Last position that followers were told of.
     pub(super) told: Position,
+    /// What is to be given back to the disk.
+    pub(super) vacuum: Vacuum,
 }
 
 impl Writer {
     /// Serves the queue until it is closed and empty, then leaves the store in one file.
     pub(super) fn run(mut self) {
-        while self.queue.wait() {
+        while self.wait() {
             let _ = self.settings.faults.reached(WriterPoint::TakeGroup);
             match self.queue.take(self.settings.group) {
                 Taken::Group(group) if group.is_empty() => {}
@@ -61,12 +66,60 @@ impl Writer {
             }
         }
         self.queue.end();
+        while self.settings.vacuum.at_close == VacuumAtClose::Finish && self.vacuum != Vacuum::Done {
+            self.give_back();
+        }
         // Nobody reads any more, so that the log file can be emptied.
         self.pool.shut();
         if let Some(group) = self.group.take()
             && let Err(error) = leave(group)
         {
             tracing::warn!(%error, "the store was closed without a last checkpoint, which the next open makes up for");
+        }
+    }
+
+    /// Waits until there is something to store; meanwhile free pages are given back. `false` when the queue is closed and empty.
+    fn wait(&mut self) -> bool {
+        let due_amid_work = self.vacuum.counts_group(self.settings.vacuum);
+        if due_amid_work {
+            self.give_back();
+        }
+        while self.vacuum != Vacuum::Done && !self.queue.is_wanted() {
+            self.give_back();
+        }
+        self.queue.wait()
+    }
+
+    /// One step of giving free pages back. The disk gets them when the log file has been moved, so the last step sees to that.
+    fn give_back(&mut self) {
+        let Some(group) = &self.group else {
+            self.vacuum = Vacuum::Done;
+            return;
+        };
+        let stepped = vacuum::step(&group.connection, self.settings.vacuum).and_then(|left| {
+            let due_pages = if left == Vacuum::Done { 0 } else { self.settings.checkpoint_pages };
+            schema::checkpoint_when_due(&group.connection, due_pages).map(|()| left)
+        });
+        match stepped {
+            Ok(left) => self.vacuum = left,
+            Err(error) => {
+                // What is not given back now is found again at the next prune or open.
+                self.vacuum = Vacuum::Done;
+                if self.passes(&error) {
+                    tracing::warn!(%error, "free pages were not given back to the disk");
+                } else {
+                    self.poison(&error.to_string());
+                    self.reopen();
+                }
+            }
+        }
+    }
+
+    fn look_for_free_pages(&mut self) {
+        let Some(group) = &self.group else { return };
+        match Vacuum::of(&group.connection, self.settings.vacuum) {
+            Ok(vacuum) => self.vacuum = vacuum,
+            Err(error) => tracing::warn!(%error, "the free pages of the store could not be counted"),
         }
     }
 
@@ -104,8 +157,12 @@ impl Writer {
             AcrossOutcome::Durable { receipt, committed, pruned } => {
                 let position = group.last_position();
                 queued.answer(Ok(receipt));
+                let has_freed = !pruned.is_empty();
                 self.tell(committed, pruned, position);
                 self.checkpoint();
+                if has_freed && self.vacuum == Vacuum::Done {
+                    self.look_for_free_pages();
+                }
             }
             AcrossOutcome::Refused(error) => queued.answer(Err(error)),
             AcrossOutcome::NotStored(error) => {
@@ -121,7 +178,19 @@ impl Writer {
     /// Nothing is stored. A full disk is a state that passes by itself; whether anything else passes is unknown.
     fn not_stored(&mut self, error: &rusqlite::Error, answer: impl FnOnce(&str)) {
         let reason = error.to_string();
-        let passes = self.group.as_ref().is_some_and(|group| group.connection.is_autocommit())
+        let passes = self.passes(error);
+        if !passes {
+            self.poison(&reason);
+        }
+        answer(&reason);
+        if !passes {
+            self.reopen();
+        }
+    }
+
+    /// Whether an error leaves the store as trustworthy as it was.
+    fn passes(&self, error: &rusqlite::Error) -> bool {
+        self.group.as_ref().is_some_and(|group| group.connection.is_autocommit())
             && matches!(
                 error.sqlite_error_code(),
                 Some(
@@ -132,14 +201,7 @@ impl Writer {
                         | ErrorCode::ConstraintViolation
                         | ErrorCode::TooBig
                 )
-            );
-        if !passes {
-            self.poison(&reason);
-        }
-        answer(&reason);
-        if !passes {
-            self.reopen();
-        }
+            )
     }
 
     /// First the door, then the answers: who hears "unknown" and reloads must not read what is not settled.
@@ -191,6 +253,7 @@ impl Writer {
             match self.try_reopen() {
                 Ok(group) => {
                     self.group = Some(group);
+                    self.look_for_free_pages();
                     self.queue.mend();
                     tracing::info!("the store is open again");
                     return;
@@ -208,8 +271,12 @@ impl Writer {
         }
         // Readers stand still until the log file is in the database, and begin with new connections.
         let group = self.pool.without_connections(|| {
-            let connection =
-                schema::connect_writer(&self.settings.path, self.settings.synchronous, self.settings.cache_kib)?;
+            let connection = schema::connect_writer(
+                &self.settings.path,
+                self.settings.synchronous,
+                self.settings.cache_kib,
+                self.settings.wal_limit_bytes,
+            )?;
             schema::checkpoint_whole(&connection)?;
             GroupWriter::new(connection)
         });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use registry_actor::domain::{
     AbandonEvidence, AbandonWriter, EnvironmentRule, ProcessAwaitOutput, ProcessEventAppendRequest,
     ProcessEventSemanticsSpec, ProcessEventType, ProcessFailureClass, ProcessId, ProcessRecord, ProcessRegistration,
-    ProcessTerminalSpec, ProcessTerminalState, ProcessValueSelector, WaitState,
+    ProcessTerminalSpec, ProcessTerminalState, ProcessValueSelector, RecoveryDisposition, WaitState,
 };
 use serde_json::{Value, json};
 
@@ -40,6 +40,15 @@ pub(super) fn prepared(registration: &ProcessRegistration) -> Result<ProcessRegi
         if !prepared.event_types.iter().any(|declared| declared.name == name) {
             prepared.event_types.extend(core_type(name));
         }
+    }
+    let is_kept = prepared.retry.is_none_or(|retry| {
+        prepared.disposition == RecoveryDisposition::Rerunnable
+            && retry.max_attempts > 0
+            && retry.initial_backoff_ms <= retry.max_backoff_ms
+    });
+    let is_own_parent = prepared.parent.as_ref().is_some_and(|parent| parent.process_id == prepared.id);
+    if !is_kept || is_own_parent || prepared.deadline_ms == Some(0) {
+        return Err(No::new("invalid execution terms"));
     }
     match (prepared.input.env, &prepared.env_ref) {
         (EnvironmentRule::Required, None) => return Err(No::new("environment required")),

@@ -157,6 +157,23 @@ fn tombstone_in(row: &Row<'_>) -> Result<Tombstone, ReadError> {
     }
 }
 
+/// Checks the changes that are no events: no check of a process meets them.
+pub(in crate::log::sqlite) fn check_marks(connection: &Connection) -> Result<(), ReadError> {
+    let mut tombstones = connection
+        .prepare("SELECT position, codec, body, checksum, process_id, generation FROM tombstones ORDER BY position")?;
+    let mut rows = tombstones.query([])?;
+    while let Some(row) = rows.next()? {
+        tombstone_in(row)?;
+    }
+    let mut deletions =
+        connection.prepare("SELECT position, codec, body, checksum FROM session_deletions ORDER BY position")?;
+    let mut rows = deletions.query([])?;
+    while let Some(row) = rows.next()? {
+        decode_placed::<SessionDeletion>(row)?.map_err(unreadable)?;
+    }
+    Ok(())
+}
+
 fn walk(connection: &Connection, after: i64, limit: u32) -> Result<Walk, ReadError> {
     let limit = limit.clamp(1, EventPage::MAX_LIMIT) as usize;
     let bounds = params![after, limit as i64 + 1];
