@@ -16,6 +16,10 @@ pub mod fuzzing;
 pub mod log;
 pub mod port;
 #[cfg(any(feature = "actors", feature = "sqlite"))]
+#[cfg_attr(
+    not(feature = "actors"),
+    expect(dead_code, unreachable_pub, reason = "without actors only the start of a process is asked for")
+)]
 mod process_stat;
 pub mod retention;
 #[cfg(feature = "actors")]
