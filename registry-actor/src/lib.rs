@@ -18,6 +18,13 @@ mod liveness;
 #[cfg(any(feature = "actors", feature = "sqlite"))]
 pub mod log;
 pub mod port;
+#[cfg(any(feature = "actors", feature = "sqlite", feature = "remote"))]
+#[cfg_attr(not(feature = "actors"), expect(unreachable_pub, reason = "it is shown to hosts with the actors"))]
+#[cfg_attr(
+    not(any(feature = "actors", feature = "remote")),
+    expect(dead_code, reason = "a log alone only asks for the start of a process")
+)]
+mod process_stat;
 #[cfg(feature = "remote")]
 pub mod remote;
 pub mod retention;
