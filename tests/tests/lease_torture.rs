@@ -40,6 +40,10 @@ fn times(variable: &str, usual: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
+fn in_ms(took: Duration) -> String {
+    format!("{} ms", took.as_millis())
+}
+
 /// A registry over a store, served on a socket.
 struct Scene {
     registry: ActorRegistry,
@@ -257,8 +261,7 @@ async fn a_worker_that_stood_still_past_its_ttl_writes_nothing_more_and_stops() 
         violations.append(&mut lane_violations);
     }
     stops.sort_unstable();
-    let median = format!("{:.0?}", stops[stops.len() / 2]);
-    let last = format!("{:.0?}", stops[stops.len() - 1]);
+    let (median, last) = (in_ms(stops[stops.len() / 2]), in_ms(stops[stops.len() - 1]));
     println!("{taken_over} rounds of SIGSTOP past the ttl, takeover, SIGCONT: {} violations", violations.len());
     println!("the stale worker stops after: median {median}, at most {last}, renewals every {:?}", TTL / 3);
     record(&RunRecord {
@@ -310,10 +313,9 @@ async fn the_work_of_a_killed_worker_is_taken_over_by_proof_of_death_or_after_it
     assert!(by_proof < ttl / 2, "nobody waits for the ttl of the dead: {by_proof:?}");
     let short = Duration::from_secs(2);
     let by_time = takeover(short, Proof::None).await;
-    println!(
-        "taken over {by_proof:.0?} after a kill -9 by proof of death, {by_time:.0?} by time with a ttl of {short:?}"
-    );
     assert!(by_time < short + BOUND, "{by_time:?}");
+    let (by_proof, by_time) = (in_ms(by_proof), in_ms(by_time));
+    println!("taken over {by_proof} after a kill -9 by proof of death, {by_time} by time with a ttl of {short:?}");
     record(&RunRecord {
         name: "takeover".to_owned(),
         what: "kill -9 of a worker, until another one has begun its work".to_owned(),
@@ -322,8 +324,8 @@ async fn the_work_of_a_killed_worker_is_taken_over_by_proof_of_death_or_after_it
         seed: None,
         violations: 0,
         measured: BTreeMap::from([
-            ("by proof of death".to_owned(), format!("{by_proof:.0?}")),
-            (format!("by time, ttl {short:?}"), format!("{by_time:.0?}")),
+            ("by proof of death".to_owned(), by_proof),
+            (format!("by time, ttl {short:?}"), by_time),
         ]),
         not_run: None,
     });
