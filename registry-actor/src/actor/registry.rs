@@ -310,7 +310,7 @@ impl ActorRegistry {
     }
 
     /// Closes the door, lets what is under way finish, tells listeners that the source has ended, closes the log, and
-    /// stops the actors, in the order of [`ShutdownStage`]. Runs to its end also if the future is dropped: a registry that is
+    /// stops the actors, in the order of [`ShutdownStage`](super::ShutdownStage). Runs to its end also if the future is dropped: a registry that is
     /// shut down by half would leave its callers and waiters hanging. May be called several times, also at once: everybody
     /// gets the report of the first.
     ///
