@@ -1,7 +1,8 @@
 //! Observers of a registry of durable processes, which cost its appends nothing.
 //!
 //! A sink is told of events after their commit; it cannot fail a write, and nobody waits for it. What it is not told of it can
-//! read: the log has everything.
+//! read: the log has everything. Delivery is at least once: a sink can see an event twice, where the registry's publisher
+//! dies between telling it and noting that it was told. [`CatchUp`] takes the second one out.
 //!
 //! - [`mailbox`] and [`SinkMailbox`] put any sink on a thread of its own, behind a bounded hand-over that never waits. A slow,
 //!   blocked or panicking sink is told what it missed, as gaps of a process, and nobody else notices.

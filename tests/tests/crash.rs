@@ -55,7 +55,7 @@ async fn a_host_killed_under_mixed_load_loses_no_acknowledged_fact() {
         }
         let store = directory.path().join("store.db");
         let writer = CrashWriter::start(Path::new(WRITER), &store, Syncing::Full, round);
-        writer.wait_for(usize::try_from(random.below(500)).expect("a small number"));
+        writer.wait_for(usize::try_from(random.below(1_000)).expect("a small number"));
         let told = writer.kill();
         facts += told.len();
         acknowledged.extend(told);

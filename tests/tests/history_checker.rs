@@ -239,7 +239,8 @@ async fn a_write_under_a_fence_that_was_displaced_is_found() {
 
 #[tokio::test]
 async fn a_feed_that_leaves_out_repeats_or_turns_round_is_found() {
-    let spoil: [(&str, fn(&mut Vec<ProcessChange>)); 4] = [
+    type Spoil = fn(&mut Vec<ProcessChange>);
+    let spoil: [(&str, Spoil); 4] = [
         ("an event is missing", |feed| drop(feed.remove(1))),
         ("the last event is missing", |feed| drop(feed.pop())),
         ("an event is told twice", |feed| feed.insert(2, feed[1].clone())),

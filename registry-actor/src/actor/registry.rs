@@ -120,7 +120,9 @@ impl ActorRegistry {
     /// Starts a registry whose root is linked to an actor of the host, which hears of its end: as `ActorTerminated` after a
     /// [`shut_down`](Self::shut_down), or as `ActorFailed`, with a [`RegistryFailed`](super::RegistryFailed) if the registry
     /// gave up. If the actor of the host ends, so does the registry. After its root has ended a registry is over; another
-    /// may be started over the same log, which stays open: `host-example/examples/host_of_actors.rs`.
+    /// may be started over the same log, which stays open: `host-example/examples/host_that_restarts.rs` is a host that does
+    /// so, with a delay and a limit. A host that would rather fail with its registry is
+    /// `host-example/examples/host_of_actors.rs`.
     ///
     /// # Errors
     /// [`StartError`].

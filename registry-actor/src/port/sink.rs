@@ -11,11 +11,14 @@ use crate::domain::{CoreEventType, ProcessEvent, ProcessId, Sequence, Tombstone}
 ///
 /// # Contract
 /// 1. A sink is told after the commit. It cannot fail the write, and it cannot take it back.
-/// 2. It hears [`is_emitted`] events only, unless it was installed to hear all, and each at most once: never a replay, and
-///    nothing again after a crash.
-/// 3. Events of one process come in the order of their sequences. Events may be missing: what is known to be missing is
-///    told as [`MissedEvents`], before the next event of that process.
-/// 4. Nobody waits for an outcome here. The log has all events; a sink reconciles itself from pages of it.
+/// 2. It hears [`is_emitted`] events only, unless it was installed to hear all.
+/// 3. As long as the registry lives, delivery is at least once: each event is emitted, or known to be missing and told as
+///    [`MissedEvents`] before the next event of that process. A sink can see an event twice: where whoever tells of commits
+///    dies between telling and noting that it has told, its successor tells the same events once more. Whoever must
+///    count each once goes by the sequence, or stands behind a catch-up that does.
+/// 4. Nothing is told again after a crash of the host, and what it had not been told by then is not told at all.
+/// 5. Events of one process come in the order of their sequences; a repetition begins at an earlier one and goes on from there.
+/// 6. Nobody waits for an outcome here. The log has all events; a sink reconciles itself from pages of it.
 #[async_trait]
 pub trait ProcessEventSink: Send + Sync {
     /// An event.

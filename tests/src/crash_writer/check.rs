@@ -169,6 +169,7 @@ impl<'facts> Expected<'facts> {
                     expected.held = None;
                 }
                 Fact::Pruned => expected.pruned = true,
+                Fact::LeftAlone => {}
             }
         }
         expected
@@ -211,6 +212,11 @@ impl<'facts> Expected<'facts> {
         }
         if self.facts.contains("process.wait_cleared") && record.wait.is_some() {
             missing.push("it waits again".to_owned());
+        }
+        // Unless it was left alone, clearing the wait may have been under way when the host died.
+        let waits = self.facts.contains("process.wait_set") && !self.facts.contains("process.wait_cleared");
+        if waits && matches!(self.last, Some(Fact::LeftAlone)) && record.wait.is_none() {
+            missing.push("it does not wait".to_owned());
         }
         if let Some((token, expires)) = self.held {
             // What may have been under way when the host died: the release after a grant, the end after a second claim.

@@ -42,6 +42,8 @@ pub enum Fact {
     },
     /// Only its tombstone is left.
     Pruned,
+    /// Nobody does anything with it any more: it stays as it is.
+    LeftAlone,
 }
 
 /// A line of the child: which process, and what.

@@ -116,7 +116,7 @@ impl Caller {
             let id = process_id(&format!("r{}-c{}-{round}", self.run, self.number));
             self.append(&shared, round).await?;
             self.live(&id, round).await?;
-            if round % 3 == 2 {
+            if (round + self.number) % 3 == 2 {
                 self.prune().await?;
             }
         }
@@ -125,6 +125,8 @@ impl Caller {
 
     /// The life of a process. Each fourth stays with a lease held, and each other fourth waiting.
     async fn live(&mut self, id: &ProcessId, round: u64) -> Result<(), Failure> {
+        // A host that dies early has seen every kind.
+        let kind = round + self.number;
         let registry = self.registry.clone();
         registry.register_process(registration(id).with_tags([self.tag()])).await?;
         self.tell(id, Fact::Registered)?;
@@ -138,16 +140,16 @@ impl Caller {
         let scope = SessionScope::session(id.as_str());
         registry.grant_handle(scope.clone(), id, ProcessHandleDescriptor::default()).await?;
         self.tell(id, Fact::Granted)?;
-        if round % 4 == 1 {
-            return Ok(());
+        if kind % 4 == 1 {
+            return self.tell(id, Fact::LeftAlone);
         }
         registry.complete_process_lease(&lease).await?;
         self.tell(id, Fact::Released)?;
         let wait = WaitState::signal(id, &ProcessSignal::new("go")?, 1, 0);
         registry.set_process_wait(id, wait).await?;
         self.tell(id, Fact::WaitSet)?;
-        if round % 4 == 3 {
-            return Ok(());
+        if kind % 4 == 3 {
+            return self.tell(id, Fact::LeftAlone);
         }
         registry.clear_process_wait(id).await?;
         self.tell(id, Fact::WaitCleared)?;
@@ -192,9 +194,9 @@ impl Caller {
         // One write a line: a line that the parent can read was acknowledged whole.
         std::io::stdout().lock().write_all(&line)?;
         let told = self.told.fetch_add(1, Ordering::Relaxed);
-        if self.strikes && told % FACTS_A_KILL == 0 {
+        if self.strikes && told.is_multiple_of(FACTS_A_KILL) {
             self.registry.process_actor(id).iter().for_each(|actor| actor.kill());
-            if told % (4 * FACTS_A_KILL) == 0 {
+            if told.is_multiple_of(4 * FACTS_A_KILL) {
                 self.registry.supervisors_of(id).iter().for_each(|actor| actor.kill());
             }
         }

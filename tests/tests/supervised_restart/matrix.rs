@@ -173,11 +173,14 @@ groups! {
     nothing_is_lost_when_somebody_dies_while_a_supervisor_is_replaced: Point::Restarting;
 }
 
+/// The sequences that an observer was told. Whoever waits for one is woken.
+type Heard = Arc<watch::Sender<Vec<u64>>>;
+
 /// The host's actor.
 struct Ear;
 
 struct EarState {
-    heard: Arc<Mutex<Vec<u64>>>,
+    heard: Heard,
     panics: Arc<AtomicBool>,
 }
 
@@ -198,10 +201,11 @@ impl Actor for Ear {
     ) -> Result<(), ActorProcessingErr> {
         assert!(!ear.panics.swap(false, Ordering::SeqCst), "scripted panic of the consumer");
         if let Told::Committed { missed, events, .. } = &news.told {
-            let mut heard = ear.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            heard.extend(missed.iter().flat_map(|missed| missed.start().0..=missed.end().0));
-            // The registration may be told or not: nobody waited for its news before subscribing.
-            heard.extend(events.iter().map(|event| event.sequence.0).filter(|sequence| *sequence > 0));
+            ear.heard.send_modify(|heard| {
+                heard.extend(missed.iter().flat_map(|missed| missed.start().0..=missed.end().0));
+                // The registration may be told or not: nobody waited for its news before subscribing.
+                heard.extend(events.iter().map(|event| event.sequence.0).filter(|sequence| *sequence > 0));
+            });
         }
         Ok(())
     }
@@ -210,7 +214,7 @@ impl Actor for Ear {
 /// The host's sink. It stands still until it is opened.
 struct Sink {
     open: watch::Sender<bool>,
-    told: Mutex<Vec<u64>>,
+    told: Heard,
     panics: AtomicBool,
 }
 
@@ -221,7 +225,7 @@ impl ProcessEventSink for Sink {
         open.wait_for(|open| *open).await.expect("the sender is here");
         assert!(!self.panics.swap(false, Ordering::SeqCst), "scripted panic of the sink");
         if event.sequence > Sequence::REGISTRATION {
-            self.told.lock().unwrap_or_else(PoisonError::into_inner).push(event.sequence.0);
+            self.told.send_modify(|told| told.push(event.sequence.0));
         }
     }
 }
@@ -234,7 +238,7 @@ struct World {
     registry: ActorRegistry,
     id: ProcessId,
     ear: ActorRef<ProcessNews>,
-    heard: Arc<Mutex<Vec<u64>>>,
+    heard: Heard,
     ear_panics: Arc<AtomicBool>,
     sink: Arc<Sink>,
     mailbox: SinkMailbox,
@@ -263,11 +267,11 @@ async fn run(cell: Cell) {
     let faults = FaultScript::new();
     let registry = start(&log, &faults).await;
     let id = process_id("a");
-    let (heard, ear_panics) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+    let (heard, ear_panics) = (Heard::default(), Arc::new(AtomicBool::new(false)));
     let state = EarState { heard: Arc::clone(&heard), panics: Arc::clone(&ear_panics) };
     let (ear, _) = Ear::spawn(None, Ear, state).await.expect("the consumer starts");
     let open = watch::Sender::new(cell.load != Load::SinkBehind);
-    let sink = Arc::new(Sink { open, told: Mutex::default(), panics: AtomicBool::new(false) });
+    let sink = Arc::new(Sink { open, told: Heard::default(), panics: AtomicBool::new(false) });
     let mailbox = mailbox(Arc::clone(&sink) as _).expect("the sink's thread starts");
     mailbox.attach(&registry.change_source().expect("it tells of commits"));
     registry.register_process(registration(&id)).await.expect("a fresh id registers");
@@ -497,22 +501,20 @@ impl World {
     /// The consumer and the sink heard everything once and in order, as far as they live.
     async fn check_observers(&self, head: u64) {
         let Cell { victim, .. } = self.cell;
-        let heard = || self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if !matches!(victim, Victim::Consumer | Victim::Root) {
-            self.until("the consumer has heard everything", || heard().last() == Some(&head)).await;
+            self.until_heard("the consumer has heard everything", &self.heard, head).await;
         }
-        let heard = heard();
+        let heard = self.heard.borrow().clone();
         let dense: Vec<u64> = (1..=heard.len() as u64).collect();
         assert_eq!(heard, dense, "{}: the consumer hears everything once and in order", self.cell);
         // A sink is told what was appended; the last event is the outcome.
         let appended = head - 1;
-        let told = || self.sink.told.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if !matches!(victim, Victim::Sink | Victim::Root) {
-            self.until("the sink has been told everything", || told().last() == Some(&appended)).await;
+            self.until_heard("the sink has been told everything", &self.sink.told, appended).await;
         }
         let flushed = self.mailbox.flush(BOUND).await;
         assert!(flushed.is_ok(), "{}: the sink is stuck: {flushed:?}", self.cell);
-        let mut told = told();
+        let mut told = self.sink.told.borrow().clone();
         if self.cell.point == Point::Named(FaultPoint::AfterTell) {
             // Who dies between telling and noting it tells again: a sink that minds is behind a `CatchUp`.
             told.dedup();
@@ -530,7 +532,13 @@ impl World {
         self.until("everything of the dead has come back", || without_directory() == RegistryHoldings::default()).await;
     }
 
-    /// Nothing tells when a count falls, so it is looked at until it has.
+    async fn until_heard(&self, what: &str, heard: &Heard, last: u64) {
+        let mut heard = heard.subscribe();
+        let told = tokio::time::timeout(BOUND, heard.wait_for(|heard| heard.last() == Some(&last))).await.is_ok();
+        assert!(told, "{}", self.in_vain(what));
+    }
+
+    /// Of the registry's own counts nobody is told, so they are looked at until they are right.
     async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let waiting = async {
             while !holds() {
@@ -538,15 +546,13 @@ impl World {
             }
         };
         let held = tokio::time::timeout(BOUND, waiting).await;
-        assert!(
-            held.is_ok(),
-            "{}: in vain: {what}; {:?}, {:?}, sink {:?} {:?}",
-            self.cell,
-            self.registry.holdings(),
-            self.registry.root().get_status(),
-            self.sink.told,
-            self.mailbox.report()
-        );
+        assert!(held.is_ok(), "{}", self.in_vain(what));
+    }
+
+    fn in_vain(&self, what: &str) -> String {
+        let Self { cell, registry, sink, mailbox, .. } = self;
+        let (holdings, root, told) = (registry.holdings(), registry.root().get_status(), sink.told.borrow());
+        format!("{cell}: in vain: {what}; {holdings:?}, {root:?}, sink {told:?} {:?}", mailbox.report())
     }
 }
 

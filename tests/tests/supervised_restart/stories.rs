@@ -17,7 +17,7 @@ use registry_actor::port::{
 };
 use registry_tests::direct_registry::DirectRegistry;
 use registry_tests::example_process::{note, opaque_owner, process_id, registration};
-use registry_tests::{FaultScript, ManualClock};
+use registry_tests::{FaultScript, ManualClock, WatchedLog};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -203,6 +203,19 @@ async fn an_append_of_unknown_outcome_is_found_or_carried_out_but_never_both() {
     }
 }
 
+/// What it would have changed is no part of what the next command is decided on.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_refused_leaves_the_process_as_it_was() {
+    let fixture = Fixture::new().await;
+    let id = fixture.registered("a").await;
+    fixture.log.fail_append(1, AppendFault::NotAccepted);
+    let refused = fixture.registry.complete_process(&id, ProcessAwaitOutput::success(json!(1))).await;
+    assert!(matches!(refused, Err(RegistryError::NotStored { .. })), "got {refused:?}");
+    let output = ProcessAwaitOutput::success(json!(2));
+    let record = fixture.registry.complete_process(&id, output.clone()).await.expect("it has not ended");
+    assert_eq!(record.status.await_output(), Some(&output));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_claim_whose_answer_was_lost_finds_its_own_lease() {
     let fixture = Fixture::new().await;
@@ -230,6 +243,65 @@ async fn the_sixth_failure_in_a_minute_quarantines_that_process_only() {
     fixture.registry.append_event(&id, note(2)).await.expect("it lifts itself after the cool-down");
     assert_eq!(fixture.registry.quarantined().await, []);
     assert_eq!(fixture.notes(&id).await, [2], "what was refused as unavailable did not happen");
+}
+
+/// Also where the sweep, which takes it off the list, comes much later.
+#[tokio::test(start_paused = true)]
+async fn a_quarantine_that_is_over_refuses_nobody() {
+    let fixture = Fixture::with(|options| options.sweep_interval = Duration::from_secs(3_600)).await;
+    let id = fixture.registered("a").await;
+    fixture.registry.process_actor(&id).expect("it is live").kill();
+    fixture.faults.panic_at(FaultPoint::Load, &id, 5);
+    let refused = fixture.registry.append_event(&id, note(1)).await;
+    assert!(matches!(refused, Err(RegistryError::Unavailable { .. })), "got {refused:?}");
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    fixture.registry.append_event(&id, note(2)).await.expect("this command is the one try");
+    assert_eq!(fixture.notes(&id).await, [2]);
+}
+
+/// It has a batch at the log, and commands behind it.
+#[tokio::test(start_paused = true)]
+async fn an_incarnation_that_outlasts_its_quarantine_does_not_write_beside_its_successor() {
+    let (memory, faults) = (MemoryLog::new("test store"), FaultScript::new());
+    let log = Arc::new(WatchedLog::new(Arc::new(memory.clone())));
+    let mut options = RegistryOptions::default();
+    options.faults = Arc::clone(&faults) as _;
+    let registry = ActorRegistry::start(Arc::clone(&log) as _, options).await.expect("the registry starts");
+    let id = process_id("a");
+    registry.register_process(registration(&id)).await.expect("registered");
+    let append = |number: u64, events: usize| {
+        let (registry, id) = (registry.clone(), id.clone());
+        tokio::spawn(async move { registry.append_events(&id, vec![note(number); events]).await.map(drop) })
+    };
+    memory.pause();
+    let mut stored = vec![append(1, 1)];
+    memory.queued_at_least(1).await;
+    faults.panic_at(FaultPoint::Decide, &id, 6);
+    let refused: Vec<_> = (2..=7).map(|number| append(number, 1)).collect();
+    // The last of these does not fit into the round that the others make.
+    stored.extend([append(8, 1), append(9, 1_020)]);
+    tokio::task::yield_now().await;
+    memory.resume();
+    memory.pause();
+    memory.queued_at_least(1).await;
+    assert_eq!(registry.quarantined().await.len(), 1);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    stored.push(append(10, 1));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    memory.resume();
+    memory.pause();
+    // Whoever writes now is held back, so that two who do are seen to.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    memory.resume();
+    for call in stored {
+        call.await.expect("no panic").expect("stored");
+    }
+    for call in refused {
+        call.await.expect("no panic").expect_err("its decision panicked");
+    }
+    assert_eq!(notes(&memory, &id).await.len(), 1_023, "each of them once");
+    let seen = log.seen();
+    assert_eq!((seen.overlaps, seen.conflicts), (vec![], vec![]), "two incarnations wrote");
 }
 
 #[tokio::test(start_paused = true)]
