@@ -24,8 +24,8 @@ pub(super) enum LogFile {
     Rewritten,
 }
 
-/// The same for a file that may be anybody's: the log file of what is no store is not touched, because whoever owns it may be
-/// writing it at this moment.
+/// [Writes the log file anew](rewrite) once it is known to be that of a store: one of what is no store is not touched, because
+/// whoever owns it may be writing it at this moment.
 pub(super) fn rewrite_of_store(path: &Path) -> Result<LogFile, OpenError> {
     if path_of(path).metadata().is_ok_and(|log_file| log_file.len() > 0) {
         let failed = |error| OpenError::of_sqlite(path, &error);
