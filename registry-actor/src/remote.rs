@@ -10,6 +10,7 @@
 mod admission;
 mod answering;
 mod backlog;
+mod call_lanes;
 mod claimant;
 mod client;
 mod connection;

@@ -5,6 +5,8 @@
 //! stands behind the registry nor who projects the change feed: how far projections have come is asked of a
 //! [`ProjectionSource`] before every command, so that a projector which lags is never overtaken.
 
+#[cfg(feature = "actors")]
+mod believed_clock;
 mod policy;
 #[cfg(feature = "actors")]
 mod projection;

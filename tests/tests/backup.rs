@@ -232,6 +232,18 @@ async fn a_backup_overwrites_nothing() {
     assert_eq!(shelf.names(), ["late", "link", "note", "store.db"]);
 }
 
+/// The log file of a store that was there before would be read as that of the backup.
+#[tokio::test]
+async fn a_backup_is_not_made_beside_what_is_left_of_a_store() {
+    let shelf = Shelf::new();
+    let log = shelf.open("store.db");
+    Author::registered(&log, "p").await;
+    std::fs::copy(shelf.path("store.db-wal"), shelf.path("copy.db-wal")).expect("a log file");
+    let refused = log.backup(shelf.path("copy.db"), BackupCheck::Nothing, going_on).await.expect_err("it is there");
+    assert!(matches!(&refused, BackupError::Exists { path } if path.ends_with("copy.db-wal")), "{refused}");
+    assert_eq!(shelf.names(), ["store.db"]);
+}
+
 /// A store that has failed is whole again only when nobody reads it: a backup must not keep it from that.
 #[tokio::test]
 async fn a_backup_gives_way_to_a_store_that_failed() {

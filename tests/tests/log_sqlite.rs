@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use registry_actor::domain::{
     Command, OriginatorFilter, ProcessListFilter, Refusal, RegistryReceipt, Sequence, SessionScope, StoreSession,
@@ -330,6 +331,25 @@ async fn a_file_that_is_no_store_is_left_alone() {
         .query_row("SELECT group_concat(name) FROM sqlite_schema", [], |row| row.get(0))
         .expect("their tables");
     assert_eq!(tables, "theirs");
+}
+
+/// Its owner may be writing its log file at this moment.
+#[tokio::test]
+async fn the_log_file_of_a_database_of_somebody_else_is_not_written() {
+    let backend = SqliteBackend::default();
+    let theirs = raw_connection(&backend.path());
+    theirs.pragma_update(None, "journal_mode", "WAL").expect("a log file");
+    theirs.execute_batch("CREATE TABLE theirs (a)").expect("their database");
+    let mut log_file = backend.path().into_os_string();
+    log_file.push("-wal");
+    let log_file = std::fs::File::open(log_file).expect("their log file");
+    assert!(log_file.metadata().expect("its size").len() > 0);
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    log_file.set_modified(long_ago).expect("a time");
+    let error = backend.try_open().expect_err("no store");
+    assert!(matches!(error, OpenError::NotAStore { .. }), "{error}");
+    assert_eq!(log_file.metadata().expect("its times").modified().expect("a time"), long_ago);
+    theirs.execute_batch("INSERT INTO theirs VALUES (1)").expect("it goes on");
 }
 
 #[tokio::test]

@@ -797,6 +797,43 @@ async fn a_client_that_asks_too_much_at_once_is_answered_busy() {
     .await;
 }
 
+/// A run that floods its own line with output keeps its lease: neither end counts what is urgent among the rest.
+#[tokio::test]
+async fn a_flood_of_output_does_not_hold_up_what_is_urgent() {
+    bounded(async {
+        let host = Host::start().await;
+        let id = host.registered("p").await;
+        let mut options = ServerOptions::default();
+        options.requests_under_way = 2;
+        let _server = host.serve(options).await;
+        let mut options = RemoteOptions::default();
+        options.calls_under_way = 2;
+        let client = RemoteRegistry::connect(host.path(), options).await.expect("a client");
+        host.gated.after.shut.send_replace(true);
+        let flood: Vec<_> = (0..10)
+            .map(|number| {
+                let (client, id) = (client.clone(), id.clone());
+                tokio::spawn(async move { client.append_event(&id, note(number)).await.map(drop) })
+            })
+            .collect();
+        soon("the flood", host.gated.after.stand(2)).await;
+        let owner =
+            LeaseOwnerIdentity { owner_id: "worker".into(), incarnation_id: "1".into(), liveness: own_liveness() };
+        let claiming = {
+            let (client, id) = (client.clone(), id.clone());
+            tokio::spawn(async move { client.claim_process_lease(&id, owner, 60_000).await })
+        };
+        soon("the claim", host.gated.after.stand(3)).await;
+        host.gated.after.shut.send_replace(false);
+        let claimed = claiming.await.expect("a task").expect("an answer");
+        assert!(matches!(claimed, ProcessLeaseClaimOutcome::Acquired { .. }), "{claimed:?}");
+        for call in flood {
+            call.await.expect("a task").expect("an append");
+        }
+    })
+    .await;
+}
+
 /// Requests without end whose answers nobody reads: the server stops reading, and others are served.
 #[tokio::test]
 async fn a_client_that_never_reads_its_answers_is_not_read_any_further() {

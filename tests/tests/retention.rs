@@ -318,6 +318,62 @@ async fn a_stop_comes_between_two_commands() {
     assert_eq!(registry.commands(), 0);
 }
 
+/// How far projections have come is never answered.
+struct Silent(AtomicUsize);
+
+#[async_trait]
+impl ProjectionSource for Silent {
+    async fn watermark(&self) -> Result<ProjectionWatermark, ProjectionUnknown> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        std::future::pending().await
+    }
+}
+
+/// A question is no command: a stop waits for no answer to it.
+#[tokio::test(start_paused = true)]
+async fn a_projection_that_does_not_answer_does_not_hold_a_stop_up() {
+    let registry = Scripted::of([]);
+    let silent = Arc::new(Silent(AtomicUsize::new(0)));
+    let clock = Arc::new(ManualClock::default());
+    let projection = Arc::clone(&silent) as Arc<dyn ProjectionSource>;
+    let retention = Retention::start(Arc::clone(&registry) as _, after_an_hour(), hourly(), clock, projection);
+    retention.pass_now();
+    while silent.0.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::timeout(HOUR, retention.stop()).await.expect("it stops");
+    let status = retention.status().borrow().clone();
+    assert_eq!(status.last.expect("a pass").end, PassEnd::Stopped);
+    assert_eq!(registry.commands(), 0);
+}
+
+/// A wall clock that is set a year ahead makes nothing a year old; what it says is believed when it goes on saying so.
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_ahead_prunes_nothing_before_its_time() {
+    const YEAR_MS: u64 = 365 * 24 * HOUR_MS;
+    let world = World::new();
+    let right_ms = clock_ms(&world.clock);
+    let retention = world.start(after_an_hour(), NoProjection);
+    world.ended("new", &[], success()).await;
+    world.clock.set_epoch_ms(right_ms + YEAR_MS);
+    after_passes(&retention, 1).await;
+    assert_eq!(world.names().await, ["new"], "it has just ended");
+    world.clock.set_epoch_ms(right_ms);
+    after_passes(&retention, 2).await;
+    world.clock.advance_ms(HOUR_MS + 1);
+    after_passes(&retention, 3).await;
+    assert_eq!(world.names().await, [] as [&str; 0], "its time has come");
+
+    world.clock.set_epoch_ms(clock_ms(&world.clock) + YEAR_MS);
+    world.ended("later", &[], success()).await;
+    for pass in 4..40 {
+        world.clock.advance_ms(HOUR_MS);
+        after_passes(&retention, pass).await;
+    }
+    assert_eq!(world.names().await, [] as [&str; 0], "a clock that was put right is believed in the end");
+    retention.stop().await;
+}
+
 // The disk.
 
 /// A store whose size is looked at.

@@ -90,7 +90,7 @@ impl SqliteLog {
         owner::warn_of_network(&path);
         owner::create_private(&path)?;
         let failed = |error| OpenError::of_sqlite(&path, &error);
-        if log_file::rewrite(&path).map_err(|error| OpenError::of_io(&path, &error))? == LogFile::Rewritten {
+        if log_file::rewrite_of_store(&path)? == LogFile::Rewritten {
             let _ = options.faults.reached(WriterPoint::LogFileRewritten);
         }
         let mut connection =

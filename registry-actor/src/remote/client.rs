@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::bytes::Bytes;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::call_lanes::CallLanes;
 use super::depth;
 use super::frame;
 use super::greeting::{ConnectError, Connected, connect};
@@ -46,7 +47,7 @@ pub struct RemoteRegistry {
 struct Inner {
     path: PathBuf,
     calls: mpsc::UnboundedSender<OutgoingCall>,
-    permits: Arc<Semaphore>,
+    permits: CallLanes,
     known: Arc<Mutex<Welcome>>,
     source: Option<ChangeSource>,
     issuer: u64,
@@ -97,7 +98,7 @@ impl RemoteRegistry {
                 path,
                 calls,
                 // Each call holds a permit, so that the channel without a bound has this one.
-                permits: Arc::new(Semaphore::new(calls_under_way.clamp(1, Semaphore::MAX_PERMITS))),
+                permits: CallLanes::new(calls_under_way),
                 known,
                 source,
                 issuer,
@@ -136,8 +137,9 @@ impl RemoteRegistry {
 
     /// Has a call answered. What was handed over is sent, even if this future is dropped then, unless there is no connection.
     async fn call(&self, id: u64, call: Call) -> Answered {
+        let lane = Arc::clone(self.inner.permits.of(&call));
         let frame = request(id, call)?;
-        let permit = Arc::clone(&self.inner.permits).acquire_owned().await.map_err(|_| Unanswered::Closed)?;
+        let permit = lane.acquire_owned().await.map_err(|_| Unanswered::Closed)?;
         let (answer, answered) = oneshot::channel();
         let outgoing = OutgoingCall { id, frame, asked: Asked { answer, _permit: permit } };
         self.inner.calls.send(outgoing).map_err(|_| Unanswered::Closed)?;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Peer;
 use super::answering::Answering;
 use super::backlog::Taken;
+use super::call_lanes::CallLanes;
 use super::forwarder::{Forwarder, Notices};
 use super::frame::{self, FrameError, FrameReader};
 use super::message::{Call, ClientMessage, Goodbye, Hello, Outcome, PROTOCOL, ServerMessage, VERSION, Welcome};
@@ -128,7 +129,7 @@ impl Service {
             answer_bytes,
         };
         let limit = self.options.requests_under_way.clamp(1, Semaphore::MAX_PERMITS);
-        let under_way = Arc::new(Semaphore::new(limit));
+        let under_way = CallLanes::new(limit);
         let reads = Arc::new(Semaphore::new(self.options.reads_at_once.clamp(1, Semaphore::MAX_PERMITS)));
         loop {
             let request = select! {
@@ -141,7 +142,7 @@ impl Service {
                 Ok(ClientMessage::Hello(_)) => return Some(malformed("request", "a second hello")),
                 Err(ending) => return ending,
             };
-            match Arc::clone(&under_way).try_acquire_owned() {
+            match Arc::clone(under_way.of(&call)).try_acquire_owned() {
                 Ok(permit) => {
                     let reads = matches!(*call, Call::Query { .. }).then(|| Arc::clone(&reads));
                     // A task of its own: the command is carried out even if the client goes away.

@@ -14,7 +14,7 @@ pub struct ServerOptions {
     /// How many connections it has at once; more are told so and closed. Default 64.
     pub connections: usize,
     /// How many requests of one connection may be under way; more are answered `Busy`. One is under way until its answer was
-    /// written. Default 128.
+    /// written. [Urgent](crate::domain::Command::is_urgent) commands are counted by themselves: as many again. Default 128.
     pub requests_under_way: usize,
     /// How many reads of one connection are made at once; others wait. With [`answer_bytes`](Self::answer_bytes) it bounds
     /// what a client that does not read its answers costs. Default 16.
@@ -41,7 +41,8 @@ pub struct RemoteOptions {
     /// How long calls wait for a connection before they are answered that nothing was sent. Default 10 s. While there is no
     /// server for longer than that, a call waits for one attempt to connect, a second at most.
     pub patience: Duration,
-    /// How many calls may be under way; more wait. A server answers `Busy` beyond its own limit. Default 128.
+    /// How many calls may be under way; more wait. A server answers `Busy` beyond its own limit.
+    /// [Urgent](crate::domain::Command::is_urgent) commands are counted by themselves: as many again. Default 128.
     pub calls_under_way: usize,
     /// The longest answer that it takes, in bytes, inclusive. Default 32 MiB.
     pub answer_bytes: usize,

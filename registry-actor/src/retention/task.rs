@@ -6,16 +6,17 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use super::believed_clock::BelievedClock;
 use super::policy::RetentionPolicy;
 use super::projection::ProjectionSource;
 use super::report::{PassEnd, RetentionError, RetentionReport, RetentionStatus};
 use super::schedule::RetentionSchedule;
-use crate::domain::{Limits, ProcessPruneReport, PruneFilter, RegistryCommand, RegistryReceipt};
+use crate::domain::{Limits, ProcessPruneReport, ProjectionWatermark, PruneFilter, RegistryCommand, RegistryReceipt};
 use crate::port::{Clock, ProcessRegistry, RegistryError};
 
 /// Prunes a registry by a policy, on a schedule, until it is stopped.
 ///
-/// Ages are counted by the injected clock; the waits between passes by the timer of the tokio runtime, without jitter, which a
+/// Ages are counted by the injected clock, whose wall clock is believed to have been set ahead only after a day; the waits between passes by the timer of the tokio runtime, without jitter, which a
 /// test may stand still. Each pass runs as a task of its own under the loop: one that panics is a pass that failed, and is
 /// tried again like any other. It may be stopped at any time and more than once; a handle that is dropped stops it as well.
 #[derive(Debug)]
@@ -36,6 +37,11 @@ impl Asked {
     fn is_stopped(&self) -> bool {
         *self.stop.borrow()
     }
+
+    async fn stopped(&self) {
+        // The sender is here: the wait cannot fail.
+        let _ = self.stop.subscribe().wait_for(|stopped| *stopped).await;
+    }
 }
 
 /// What a pass works with.
@@ -44,7 +50,15 @@ struct Work {
     policy: RetentionPolicy,
     schedule: RetentionSchedule,
     clock: Arc<dyn Clock>,
+    believed: Mutex<BelievedClock>,
     projection: Arc<dyn ProjectionSource>,
+}
+
+impl Work {
+    fn now_epoch_ms(&self) -> u64 {
+        let now = self.clock.now();
+        self.believed.lock().unwrap_or_else(PoisonError::into_inner).believed_epoch_ms(now)
+    }
 }
 
 impl Retention {
@@ -60,7 +74,8 @@ impl Retention {
     ) -> Self {
         let asked = Arc::new(Asked { stop: watch::Sender::new(false), pass: Notify::new() });
         let (told, status) = watch::channel(RetentionStatus::default());
-        let work = Arc::new(Work { registry, policy, schedule, clock, projection });
+        let believed = Mutex::new(BelievedClock::starting_at(clock.now()));
+        let work = Arc::new(Work { registry, policy, schedule, clock, believed, projection });
         let task = tokio::spawn(run(work, Arc::clone(&asked), told));
         Self { asked, status, task: Mutex::new(Some(task)) }
     }
@@ -76,7 +91,8 @@ impl Retention {
         self.status.clone()
     }
 
-    /// Stops it and waits for that: a command that is under way is awaited, the next one is not given. May be called twice.
+    /// Stops it and waits for that: a command that is under way is awaited, the next one is not given, and a watermark that is
+    /// asked for is not waited for. May be called twice.
     ///
     /// Cancellation: a dropped future does not take the stop back.
     pub async fn stop(&self) {
@@ -130,7 +146,7 @@ async fn run(work: Arc<Work>, asked: Arc<Asked>, told: watch::Sender<RetentionSt
 
 /// One pass: command after command, until nothing is left, the limit is reached, or somebody wants it to end.
 async fn pass(work: Arc<Work>, asked: Arc<Asked>) -> RetentionReport {
-    let began_at_epoch_ms = work.clock.now().epoch_ms;
+    let began_at_epoch_ms = work.now_epoch_ms();
     let mut report = RetentionReport {
         began_at_epoch_ms,
         pruned: ProcessPruneReport::default(),
@@ -149,8 +165,20 @@ async fn pass(work: Arc<Work>, asked: Arc<Asked>) -> RetentionReport {
                 report.pruned.more = true;
                 break;
             }
+            let watermark = tokio::select! {
+                biased;
+                () = asked.stopped() => continue,
+                watermark = work.projection.watermark() => watermark,
+            };
+            let watermark = match watermark {
+                Ok(watermark) => watermark,
+                Err(unknown) => {
+                    report.end = PassEnd::Failed(unknown.into());
+                    break;
+                }
+            };
             report.commands += 1;
-            match command(&work, &filter).await {
+            match command(&work, &filter, watermark).await {
                 Ok(pruned) => {
                     report.pruned.pruned_processes += pruned.pruned_processes;
                     report.pruned.pruned_events += pruned.pruned_events;
@@ -177,12 +205,12 @@ async fn pass(work: Arc<Work>, asked: Arc<Asked>) -> RetentionReport {
 }
 
 /// One command: a bounded transaction of the log.
-async fn command(work: &Work, filter: &PruneFilter) -> Result<ProcessPruneReport, RetentionError> {
-    let command = RegistryCommand::Prune {
-        filter: filter.clone(),
-        watermark: work.projection.watermark().await?,
-        limit: Limits::PRUNED_PER_COMMAND,
-    };
+async fn command(
+    work: &Work,
+    filter: &PruneFilter,
+    watermark: ProjectionWatermark,
+) -> Result<ProcessPruneReport, RetentionError> {
+    let command = RegistryCommand::Prune { filter: filter.clone(), watermark, limit: Limits::PRUNED_PER_COMMAND };
     match work.registry.execute_across(command).await? {
         RegistryReceipt::Pruned(report) => Ok(report),
         _ => Err(RegistryError::WrongAnswer { query: "prune".to_owned() }.into()),

@@ -12,7 +12,7 @@ use std::thread;
 use tokio::sync::oneshot;
 
 use super::backup_error::BackupError;
-use super::hidden_copy::{HiddenCopy, Watch};
+use super::hidden_copy::{self, HiddenCopy, Watch};
 use super::open_error::OpenError;
 use super::owner;
 use super::schema::{self, Synchronous};
@@ -71,8 +71,8 @@ pub(super) fn back_up(
 ) -> Result<BackupReport, BackupError> {
     let to = owner::canonical(to)?;
     // Said before the work is done; that nobody else takes the name meanwhile is seen to when it is given.
-    if to.symlink_metadata().is_ok() {
-        return Err(BackupError::Exists { path: to });
+    if let Some(path) = hidden_copy::standing(&to) {
+        return Err(BackupError::Exists { path });
     }
     let failed = |error| OpenError::of_sqlite(from, &error);
     let source = schema::connect_reader(from, Synchronous::Full).map_err(failed)?;

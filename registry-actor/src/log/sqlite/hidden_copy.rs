@@ -145,6 +145,11 @@ impl HiddenCopy {
     }
 }
 
+/// What stands where a database is to be made: something of its name, or what SQLite would take for a part of it.
+pub(super) fn standing(database: &Path) -> Option<PathBuf> {
+    std::iter::once(database.to_owned()).chain(side_files(database)).find(|path| path.symlink_metadata().is_ok())
+}
+
 /// Removes what SQLite left beside a database. What is not there is nothing to remove.
 pub(super) fn remove_side_files(database: &Path) {
     for path in side_files(database) {
@@ -153,7 +158,7 @@ pub(super) fn remove_side_files(database: &Path) {
 }
 
 /// The names of what SQLite leaves beside a database.
-pub(super) fn side_files(database: &Path) -> impl Iterator<Item = PathBuf> {
+fn side_files(database: &Path) -> impl Iterator<Item = PathBuf> {
     let database = database.as_os_str().to_owned();
     SIDE_FILES.into_iter().map(move |suffix| {
         let mut path = database.clone();

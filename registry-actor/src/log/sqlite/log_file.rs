@@ -6,8 +6,14 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use super::open_error::OpenError;
+use super::schema::{self, Synchronous};
+
 /// How much is written at once, in bytes.
 const CHUNK: usize = 1 << 20;
+
+/// What the look at the store before may keep in memory, in KiB.
+const CHECK_CACHE_KIB: u32 = 256;
 
 /// Whether there was anything to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +22,20 @@ pub(super) enum LogFile {
     Empty,
     /// It was written anew and synced.
     Rewritten,
+}
+
+/// [Writes the log file anew](rewrite) once it is known to be that of a store: one of what is no store is not touched, because
+/// whoever owns it may be writing it at this moment.
+pub(super) fn rewrite_of_store(path: &Path) -> Result<LogFile, OpenError> {
+    if path_of(path).metadata().is_ok_and(|log_file| log_file.len() > 0) {
+        let failed = |error| OpenError::of_sqlite(path, &error);
+        // One that may write, since a journal that a crash left has to be rolled back before anything can be read. It is closed
+        // before the log file is written: what it read of that is not used.
+        let connection = schema::connect_writer(path, Synchronous::Full, CHECK_CACHE_KIB, 0).map_err(failed)?;
+        schema::check_openable(&connection, path)?;
+        connection.close().map_err(|(_, error)| failed(error))?;
+    }
+    rewrite(path).map_err(|error| OpenError::of_io(path, &error))
 }
 
 /// Writes the log file anew, byte for byte, and syncs it. No connection of this process may be open.

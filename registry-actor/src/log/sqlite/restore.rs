@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::backup_error::BackupError;
 use super::hidden_copy::{self, HiddenCopy, Watch};
+use super::log_file;
 use super::open_error::OpenError;
 use super::owner::{self, OwnerLock};
 use super::schema::{self, Identity, Synchronous};
@@ -59,8 +60,7 @@ pub(super) fn restore(
     }
     let (from, to) = (owner::canonical(from)?, owner::canonical(to)?);
     let is_there = |path: &Path| path.symlink_metadata().is_ok();
-    let standing = || std::iter::once(to.clone()).chain(hidden_copy::side_files(&to)).find(|path| is_there(path));
-    if let (ExistingStore::Refuse, Some(path)) = (existing, standing()) {
+    if let (ExistingStore::Refuse, Some(path)) = (existing, hidden_copy::standing(&to)) {
         return Err(BackupError::Exists { path });
     }
     if from == to {
@@ -72,7 +72,7 @@ pub(super) fn restore(
     let _lock = OwnerLock::acquire(&to)?;
     owner::warn_of_network(&to);
     // Looked at again, since a host may have come and gone before the lock was ours.
-    let replaced = match (standing(), existing) {
+    let replaced = match (hidden_copy::standing(&to), existing) {
         (Some(path), ExistingStore::Refuse) => return Err(BackupError::Exists { path }),
         (Some(_), ExistingStore::Replace) if is_there(&to) => settle(&to)?,
         (Some(_), ExistingStore::Replace) | (None, _) => None,
@@ -106,6 +106,7 @@ pub(super) fn restore(
 /// who it was. The caller holds its lock.
 fn settle(path: &Path) -> Result<Option<Identity>, BackupError> {
     let open = |error| OpenError::of_sqlite(path, &error);
+    log_file::rewrite_of_store(path)?;
     let mut connection = schema::connect_writer(path, Synchronous::Full, 2_048, 0).map_err(open)?;
     schema::prepare(&mut connection, path)?;
     let stuck =

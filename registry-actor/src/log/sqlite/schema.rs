@@ -136,6 +136,14 @@ fn inspect(connection: &Connection, path: &Path) -> Result<Found, OpenError> {
     }
 }
 
+/// Checks that a file is a store that this version can open, or an empty file of which it can make one.
+pub(super) fn check_openable(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    match inspect(connection, path)? {
+        Found::Empty | Found::Store { .. } => Ok(()),
+        Found::Backup { .. } => Err(OpenError::Backup { path: path.into() }),
+    }
+}
+
 /// Makes a store of the newest version out of what is there: an empty file or an older store.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let failed = |error| OpenError::of_sqlite(path, &error);
