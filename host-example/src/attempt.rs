@@ -1,26 +1,33 @@
-//! One attempt at a command: from the record of its marker to the outcome of the process.
+//! One attempt at a command: from the record of its marker to what it came to.
 //!
 //! It owns the order of what becomes durable and what runs:
-//! `marker <= first start <= guard launched <= guard recorded <= command started <= output <= outcome`.
-//! Whatever dies between two of these, the next host finds in the log all that it needs to find and end what runs.
+//! `attempt begun <= marker <= guard launched <= guard recorded <= command started <= output <= outcome`.
+//! The first is the worker's, before it calls us, and so is the last. Whatever dies between two of these, the next host
+//! finds in the log all that it needs to find and end what runs: before the marker nothing does.
 //!
 //! It does not know how the lease was acquired, nor whether there were attempts before.
 
 mod display;
-mod journal;
 mod outcome;
 mod pump;
+mod remains;
 
 pub(crate) use display::Display;
-pub(crate) use journal::Journal;
-pub(crate) use outcome::{CancelCause, Ending, summary};
+pub(crate) use outcome::{CancelCause, DEADLINE_EXIT_CODE, DEADLINE_PASSED, Ending, Repetition, summary};
 pub(crate) use pump::Audience;
+pub(crate) use remains::PastAttempts;
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
-use registry_actor::domain::{ProcessAwaitOutput, ProcessEventAppendRequest, ProcessId};
-use serde_json::json;
-use tokio::{task::JoinHandle, time::timeout};
+use registry_actor::{
+    domain::{CoreEventType, ProcessEventAppendRequest, RecoveryDisposition, Sequence},
+    port::{ProcessRegistryExt, ProcessRun, RegistryError, StopCause},
+};
+use serde_json::{Value, json};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 use host_example::{
     cancel::{self, DEFAULT_GRACE},
@@ -37,127 +44,76 @@ use self::pump::pump;
 use crate::{
     command_process::{ATTEMPT_STARTED, CommandProcess, GUARDED, OUTPUT_DROPPED, OUTPUT_HELD_OPEN},
     failure::{Failure, FailureKind},
-    host::Host,
     interrupt::{InterruptSignal, Interrupts},
-    lease_keeper::LeaseKeeper,
 };
 
 /// The lines that wait to be recorded before the command is made to wait.
 const CAPACITY_LINES: usize = 256;
 
 /// How long a command that is to be cancelled runs on because the store does not take the request.
-const CANCEL_RECORD_PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const CANCEL_RECORD_PATIENCE: Duration = Duration::from_secs(2);
 
-/// One attempt that is about to be made, under a lease.
-#[derive(Clone, Debug)]
+/// One attempt that has begun.
 pub(crate) struct Attempt {
-    /// Where.
-    pub(crate) host: Host,
-    /// At which process.
-    pub(crate) process_id: ProcessId,
+    /// The worker's end of it.
+    pub(crate) run: Arc<dyn ProcessRun>,
     /// What to run.
     pub(crate) command: CommandProcess,
     /// The command's additions to the environment, with their values.
     pub(crate) environment: Vec<(OsString, OsString)>,
-    /// The count of this attempt, from 1.
-    pub(crate) number: u32,
-    /// The lease.
-    pub(crate) keeper: Arc<LeaseKeeper>,
-    /// What an interrupt does to it.
-    pub(crate) on_interrupt: OnInterrupt,
+    /// Who watches.
+    pub(crate) audience: Audience,
+    /// The wish of people that it end: the second one hurries. The first reaches the attempt as a request in the store.
+    pub(crate) interrupts: Interrupts,
 }
 
-/// What an interrupt of the host does to an attempt.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum OnInterrupt {
-    /// The process is cancelled.
-    Cancel,
-    /// The attempt ends without an outcome: another host makes the next one.
-    Stop,
-}
-
-/// How an attempt ended.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) enum AttemptEnd {
-    /// The process has its outcome.
-    Ended {
-        /// The outcome.
-        outcome: ProcessAwaitOutput,
-        /// What the caller's shell is to see.
-        exit_code: u8,
-        /// The count of events.
-        events: u64,
-    },
-    /// The process has no outcome, and its lease is free.
+/// What an attempt came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Course {
+    /// An end of the process, or of a try.
+    Ending(Ending),
+    /// Nothing: another host makes the next one.
     Stopped,
+}
+
+/// Why an attempt is to end.
+enum Stop {
+    Cancel(CancelCause),
+    Deadline,
+    HostStops,
+    LeaseLost,
 }
 
 /// Why nothing more is waited for.
 enum Turn {
     Ended(Result<CommandEnd, GuardError>),
-    Interrupted(InterruptSignal),
-    LeaseLost,
+    Stop(Stop),
     /// The output has ended, or cannot be recorded.
     Pumped(Result<OutputEnd, Failure>),
 }
 
-/// What can be told of an attempt before its outcome is written.
-enum Course {
-    Ending(Ending),
-    Stopped,
-}
-
 impl Attempt {
-    /// Makes the attempt.
+    /// Makes the attempt. Nothing of it runs any more when it is over.
     ///
     /// # Errors
-    /// When it could not be recorded, or the lease was lost. Nothing runs any more then, and there is no outcome.
-    pub(crate) async fn run(&self, interrupts: &Interrupts, audience: Audience) -> Result<AttemptEnd, Failure> {
-        let journal = self.journal();
-        let ending = match self.execute(&journal, interrupts, audience).await? {
-            Course::Ending(ending) => ending,
-            Course::Stopped => {
-                journal.release().await?;
-                return Ok(AttemptEnd::Stopped);
-            }
-        };
-        let outcome = ending.to_await_output(self.number);
-        let events = journal
-            .complete(outcome.clone())
-            .await
-            .map_err(|error| Failure::from(error).while_doing("the outcome cannot be recorded"))?;
-        Ok(AttemptEnd::Ended { outcome, exit_code: ending.exit_code(), events })
-    }
-
-    fn journal(&self) -> Journal {
-        Journal::new(self.host.registry.clone(), self.process_id.clone(), Arc::clone(&self.keeper))
-    }
-
-    async fn execute(&self, journal: &Journal, interrupts: &Interrupts, audience: Audience) -> Result<Course, Failure> {
-        if journal.is_cancel_requested().await? {
-            return Ok(Course::Ending(Ending::Cancelled { cause: CancelCause::EarlierRequest, end: None }));
-        }
-        if let Some(signal) = interrupts.asked() {
-            self.record_cancel(journal, signal).await;
-            return Ok(self.interrupted(signal, None));
+    /// When it could not be recorded, or the lease was lost.
+    pub(crate) async fn make(&self) -> Result<Course, Failure> {
+        if let Some(course) = self.stopped_before_start().await? {
+            return Ok(course);
         }
         let marker = Marker::random()
             .map_err(|error| Failure::new(FailureKind::System, format!("no randomness for a marker: {error}")))?;
-        self.record_start(journal, &marker).await?;
+        self.record_marker(&marker).await?;
         let guard = match Guard::launch(&self.spec(&marker)) {
             Ok(guard) => guard,
             Err(error) => return Ok(Course::Ending(Ending::NoGuard { reason: error.to_string() })),
         };
         let identity = guard.identity().clone();
         // Nothing runs in the group yet. Should this fail, the guard is dropped and goes.
-        journal
-            .append(vec![event(GUARDED, json!({"attempt": self.number, "guard": identity}))])
-            .await
-            .map_err(|error| Failure::from(error).while_doing("the guard cannot be recorded"))?;
+        let guarded = json!({"attempt": self.run.attempt(), "guard": identity});
+        self.append(vec![event(GUARDED, guarded)], "the guard cannot be recorded").await?;
         match guard.start().await {
-            Ok((command, pipes)) => {
-                self.supervise(Supervised { command, marker, identity }, pipes, journal, interrupts, audience).await
-            }
+            Ok((command, pipes)) => self.supervise(Supervised { command, marker, identity }, pipes).await,
             Err(SpawnError::Command(failure)) => {
                 let subject = match failure.stage {
                     SpawnStage::Program => self.command.argv.first().cloned().unwrap_or_default(),
@@ -170,48 +126,64 @@ impl Attempt {
         }
     }
 
+    /// What is asked of the attempt before it has started anything.
+    async fn stopped_before_start(&self) -> Result<Option<Course>, Failure> {
+        if let Some(reason) = self.earlier_request().await? {
+            let cause = self.signal_of(reason.as_deref()).map_or(CancelCause::EarlierRequest, CancelCause::Signal);
+            return Ok(Some(Course::Ending(Ending::Cancelled { cause, end: None })));
+        }
+        match self.run.stop_cause() {
+            None => Ok(None),
+            Some(cause) => match self.meaning_of(cause) {
+                Stop::LeaseLost => Err(self.lease_lost()),
+                stop => {
+                    self.record_stop(&stop).await;
+                    Ok(Some(self.course_of(stop, None)))
+                }
+            },
+        }
+    }
+
+    /// The reason that was given by whoever has asked before this attempt that the process stop.
+    async fn earlier_request(&self) -> Result<Option<Option<String>>, RegistryError> {
+        let event_type = CoreEventType::CancelRequested.name();
+        let process_id = self.run.record().id();
+        let request = self.run.registry().first_event_of_type(process_id, event_type, Sequence::REGISTRATION).await?;
+        Ok(request.map(|request| request.payload.get("reason").and_then(Value::as_str).map(str::to_owned)))
+    }
+
     /// Makes durable that something may run from now on, and by what it is found.
-    async fn record_start(&self, journal: &Journal, marker: &Marker) -> Result<(), Failure> {
+    async fn record_marker(&self, marker: &Marker) -> Result<(), Failure> {
         let here = process_identity(std::process::id());
         let payload = json!({
-            "attempt": self.number,
+            "attempt": self.run.attempt(),
             "marker": marker,
             "boot_id": here.as_ref().map(|here| &here.boot_id),
             "pid_namespace": here.as_ref().map(|here| here.pid_namespace),
         });
-        let unrecorded = |error| Failure::from(error).while_doing("the start cannot be recorded");
-        journal.append(vec![event(ATTEMPT_STARTED, payload)]).await.map_err(unrecorded)?;
-        journal.record_first_started(now_epoch_ms()).await.map_err(unrecorded)
+        self.append(vec![event(ATTEMPT_STARTED, payload)], "the start cannot be recorded").await
     }
 
     fn spec(&self, marker: &Marker) -> CommandSpec {
         let (program, args) = self.command.argv.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
-        let mut spec = CommandSpec::new(program, args, self.process_id.as_str(), marker.clone());
+        let mut spec = CommandSpec::new(program, args, self.run.record().id().as_str(), marker.clone());
         spec.directory = Some(PathBuf::from(&self.command.cwd));
         spec.env.clone_from(&self.environment);
-        spec.attempt = self.number;
+        spec.attempt = self.run.attempt();
         spec
     }
 
-    async fn supervise(
-        &self,
-        mut supervised: Supervised,
-        pipes: OutputPipes,
-        journal: &Journal,
-        interrupts: &Interrupts,
-        audience: Audience,
-    ) -> Result<Course, Failure> {
+    async fn supervise(&self, mut supervised: Supervised, pipes: OutputPipes) -> Result<Course, Failure> {
         let budget = OutputBudget::new(self.command.max_output_bytes);
         let reader = OutputReader::start(pipes.stdout, pipes.stderr, budget, CAPACITY_LINES)
             .map_err(|error| Failure::new(FailureKind::System, format!("cannot read the output: {error}")))?;
         let closer = reader.closer();
-        let mut pump = Pumping(tokio::spawn(pump(reader, journal.clone(), audience.clone())));
+        let mut pump = Pumping(tokio::spawn(pump(reader, Arc::clone(&self.run), self.audience.clone())));
         let mut pumped = None;
         let course = loop {
             let turn = tokio::select! {
                 end = supervised.command.wait_end() => Turn::Ended(end),
-                signal = interrupts.first() => Turn::Interrupted(signal),
-                () = self.keeper.lost() => Turn::LeaseLost,
+                stop = self.stop() => Turn::Stop(stop),
                 result = pump.end(), if pumped.is_none() => Turn::Pumped(result),
             };
             match turn {
@@ -219,19 +191,23 @@ impl Attempt {
                 Turn::Ended(Err(error)) => {
                     break Course::Ending(guard_lost(&error, &supervised.marker, &supervised.identity).await?);
                 }
-                Turn::Interrupted(signal) => {
-                    self.record_cancel(journal, signal).await;
-                    break match supervised.cancel(interrupts).await {
-                        Ok(end) => self.interrupted(signal, Some(end)),
+                Turn::Stop(Stop::LeaseLost) => {
+                    supervised.end_at_once().await?;
+                    closer.close_within(DEFAULT_HELD_OPEN);
+                    // A store that takes nothing loses the lease too, and says more about it.
+                    return match pumped {
+                        None => pump.end().await.and_then(|_| Err(self.lease_lost())),
+                        Some(_) => Err(self.lease_lost()),
+                    };
+                }
+                Turn::Stop(stop) => {
+                    self.record_stop(&stop).await;
+                    break match supervised.cancel(&self.interrupts).await {
+                        Ok(end) => self.course_of(stop, Some(end)),
                         Err(error) => {
                             Course::Ending(guard_lost(&error, &supervised.marker, &supervised.identity).await?)
                         }
                     };
-                }
-                Turn::LeaseLost => {
-                    supervised.end_at_once().await?;
-                    let lost = format!("the lease of process `{}` was lost: its command was killed", self.process_id);
-                    return Err(Failure::new(FailureKind::Temporary, lost));
                 }
                 Turn::Pumped(Ok(end)) => pumped = Some(end),
                 Turn::Pumped(Err(failure)) => {
@@ -245,42 +221,87 @@ impl Attempt {
             Some(end) => end,
             None => tokio::select! {
                 result = pump.end() => result?,
-                () = interrupts.second() => {
+                () = self.interrupts.second() => {
                     // Somebody in a hurry does not wait for a reader that does not read. What is recorded stays whole.
-                    audience.mute();
+                    self.audience.mute();
                     pump.end().await?
                 }
             },
         };
         supervised.finish(&course).await?;
-        self.record_output_end(journal, &output_end).await?;
+        self.record_output_end(&output_end).await?;
         Ok(course)
     }
 
-    /// Records the wish before anything is done about it. The wish is carried out whether it can be recorded or not.
-    async fn record_cancel(&self, journal: &Journal, signal: InterruptSignal) {
-        if self.on_interrupt == OnInterrupt::Stop {
-            // The process is not to end, only this attempt at it.
+    /// Waits for a reason to end. A signal is recorded as a request, by which it reaches us; where the store does not take
+    /// the request, the wish is carried out all the same.
+    async fn stop(&self) -> Stop {
+        let unrecorded = async {
+            let signal = self.interrupts.first().await;
+            sleep(CANCEL_RECORD_PATIENCE).await;
+            signal
+        };
+        tokio::select! {
+            biased;
+            cause = self.run.stopped() => self.meaning_of(cause),
+            signal = unrecorded, if self.audience.is_caller() => Stop::Cancel(CancelCause::Signal(signal)),
+        }
+    }
+
+    fn meaning_of(&self, cause: StopCause) -> Stop {
+        match cause {
+            StopCause::CancelRequested { reason } => Stop::Cancel(match self.signal_of(reason.as_deref()) {
+                Some(signal) => CancelCause::Signal(signal),
+                None => CancelCause::Request { reason },
+            }),
+            StopCause::DeadlinePassed => Stop::Deadline,
+            StopCause::LeaseLost => Stop::LeaseLost,
+            // Whatever else there will be: the attempt has to end, and nothing is wrong with the process.
+            _ => Stop::HostStops,
+        }
+    }
+
+    /// The signal of this host that a request with this reason was made for.
+    fn signal_of(&self, reason: Option<&str>) -> Option<InterruptSignal> {
+        self.interrupts.asked().filter(|signal| reason == Some(signal.name()))
+    }
+
+    /// What becomes of a command that its host leaves. One that may run again goes on in the next host; any other ends here.
+    fn is_left_to_the_next_host(&self) -> bool {
+        self.run.record().registration.disposition == RecoveryDisposition::Rerunnable
+    }
+
+    /// What a reason to end makes of an attempt whose command has ended of it, or was never started.
+    fn course_of(&self, stop: Stop, end: Option<CommandEnd>) -> Course {
+        let cause = match stop {
+            Stop::Cancel(cause) => cause,
+            Stop::Deadline => return Course::Ending(Ending::DeadlinePassed { end }),
+            Stop::HostStops | Stop::LeaseLost if self.is_left_to_the_next_host() => return Course::Stopped,
+            Stop::HostStops | Stop::LeaseLost => match self.interrupts.asked() {
+                Some(signal) => CancelCause::Signal(signal),
+                None => CancelCause::Request { reason: Some(HOST_STOPS.to_owned()) },
+            },
+        };
+        Course::Ending(Ending::Cancelled { cause, end })
+    }
+
+    /// Records that the process is cancelled because its host stops, before anything is done about it: nobody else has
+    /// asked for that. It is carried out whether it can be recorded or not.
+    async fn record_stop(&self, stop: &Stop) {
+        if !matches!(stop, Stop::HostStops) || self.is_left_to_the_next_host() {
             return;
         }
-        match timeout(CANCEL_RECORD_PATIENCE, journal.request_cancel(signal.name())).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(process_id = %self.process_id, %error, "the cancel request is not recorded")
-            }
-            Err(_) => tracing::warn!(process_id = %self.process_id, "the cancel request is not recorded in time"),
+        let reason = self.interrupts.asked().map_or(HOST_STOPS, InterruptSignal::name);
+        let process_id = self.run.record().id();
+        let request = self.run.registry().request_process_cancel(process_id, Some(reason.to_owned()));
+        match timeout(CANCEL_RECORD_PATIENCE, request).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%process_id, %error, "the cancel request is not recorded"),
+            Err(_) => tracing::warn!(%process_id, "the cancel request is not recorded in time"),
         }
     }
 
-    /// What an interrupt makes of an attempt whose command has ended of it, or was never started.
-    fn interrupted(&self, signal: InterruptSignal, end: Option<CommandEnd>) -> Course {
-        match self.on_interrupt {
-            OnInterrupt::Stop => Course::Stopped,
-            OnInterrupt::Cancel => Course::Ending(Ending::Cancelled { cause: CancelCause::Signal(signal), end }),
-        }
-    }
-
-    async fn record_output_end(&self, journal: &Journal, end: &OutputEnd) -> Result<(), Failure> {
+    async fn record_output_end(&self, end: &OutputEnd) -> Result<(), Failure> {
         let mut events = Vec::new();
         if let Some(dropped) = &end.dropped {
             events.push(event(OUTPUT_DROPPED, dropped.to_payload()));
@@ -293,12 +314,22 @@ impl Attempt {
         if events.is_empty() {
             return Ok(());
         }
-        journal
-            .append(events)
-            .await
-            .map_err(|error| Failure::from(error).while_doing("the end of the output cannot be recorded"))
+        self.append(events, "the end of the output cannot be recorded").await
+    }
+
+    async fn append(&self, events: Vec<ProcessEventAppendRequest>, hindered: &str) -> Result<(), Failure> {
+        let appended = self.run.append(events).await;
+        appended.map(drop).map_err(|error| Failure::from(error).while_doing(hindered))
+    }
+
+    fn lease_lost(&self) -> Failure {
+        let lost = format!("the lease of process `{}` was lost: its command was killed", self.run.record().id());
+        Failure::new(FailureKind::Temporary, lost)
     }
 }
+
+/// The reason of a cancellation that nobody but the end of the host stands for.
+const HOST_STOPS: &str = "its host stops";
 
 /// A command that runs, and by what its descendants are found.
 struct Supervised {
@@ -333,7 +364,7 @@ impl Supervised {
             tracing::debug!(%error, "the guard was gone already");
         }
         match course {
-            Course::Ending(Ending::Cancelled { .. }) | Course::Stopped => {
+            Course::Ending(Ending::Cancelled { .. } | Ending::DeadlinePassed { .. }) | Course::Stopped => {
                 kill_remains(&self.marker, &self.identity).await.map(drop)
             }
             Course::Ending(_) => Ok(()),
@@ -360,6 +391,10 @@ impl Drop for Pumping {
 }
 
 impl Audience {
+    const fn is_caller(&self) -> bool {
+        matches!(self, Self::Caller(_))
+    }
+
     fn mute(&self) {
         match self {
             Self::Caller(display) => display.mute(),
@@ -382,10 +417,6 @@ async fn kill_remains(marker: &Marker, identity: &ProcessIdentity) -> Result<Orp
         .map_err(|error| Failure::new(FailureKind::Unavailable, error.to_string()))
 }
 
-fn event(event_type: &str, payload: serde_json::Value) -> ProcessEventAppendRequest {
+fn event(event_type: &str, payload: Value) -> ProcessEventAppendRequest {
     ProcessEventAppendRequest::new(event_type, payload)
-}
-
-fn now_epoch_ms() -> u64 {
-    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
 }

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand, error::ErrorKind};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    backup, bench, events, failure,
+    backup, bench, events, explain, failure,
     failure::{Failure, FailureKind},
     list,
     notice::say,
@@ -45,6 +45,12 @@ enum Verb {
     List(list::ListArgs),
     /// Show one process
     Show(show::ShowArgs),
+    /// Explain where one process stands, and what happens to it next
+    ///
+    /// It reads the store beside a live host, and says what that host, or the next one, does with the process: which step
+    /// comes next and who takes it, since when, and by which rule.
+    #[command(after_help = explain::exit_code_help())]
+    Explain(explain::ExplainArgs),
     /// Show the events of one process
     Events(events::EventsArgs),
     /// Check that what is stored is undamaged
@@ -85,6 +91,7 @@ async fn dispatch(verb: Verb) -> Result<ExitCode, Failure> {
         Verb::Run(args) => run::run(args).await,
         Verb::List(args) => list::run(args).await,
         Verb::Show(args) => show::run(args).await,
+        Verb::Explain(args) => explain::run(args).await,
         Verb::Events(args) => events::run(args).await,
         Verb::Verify(args) => verify::run(args).await,
         Verb::Backup(args) => backup::run(args).await,
@@ -110,7 +117,8 @@ fn refuse(error: &clap::Error) -> ExitCode {
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => fail(Failure::new(
             FailureKind::Usage,
-            "no verb: say `run`, `list`, `show`, `events`, `verify`, `backup`, `restore`, `prune` or `bench`, see --help",
+            "no verb: say `run`, `list`, `show`, `explain`, `events`, `verify`, `backup`, `restore`, `prune` or `bench`, see \
+             --help",
         )),
         _ => {
             let text = error.to_string();

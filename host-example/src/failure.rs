@@ -67,7 +67,9 @@ impl FailureKind {
             Self::Usage => "the command line makes no sense, or an `--env KEY` is not set",
             Self::Data => "a file is no store, is of a newer version, or what it holds is damaged",
             Self::NoInput => "no such process, or no such store",
-            Self::Unavailable => "the process was left by a dead host and cannot be run again, or its remains live on",
+            Self::Unavailable => {
+                "the process cannot be run, or not again: of a dead host, out of attempts, or its remains live on"
+            }
             Self::Software => "the guard of the command was killed, or proctor itself is at fault",
             Self::System => "the system gave no process, pipe or thread",
             Self::CannotCreate => "the id is taken, or the store cannot be created",
@@ -81,7 +83,8 @@ impl FailureKind {
 pub(crate) fn exit_code_help() -> String {
     let mut help =
         "Exit codes:\n  `run` exits with the command's own code; with 128 + N when signal N ended it, 126 when it \
-                    cannot be executed, 127 when it is not found, 130 when Ctrl-C cancelled it, 143 when SIGTERM did. \
+                    cannot be executed, 127 when it is not found, 130 when Ctrl-C cancelled it, 143 when SIGTERM or a request did, \
+                    124 when it did not end by its deadline. \
                     Otherwise:\n"
             .to_owned();
     for kind in FailureKind::ALL {

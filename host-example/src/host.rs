@@ -1,13 +1,16 @@
 //! This host: the registry over a store that it owns, and who it is when it holds leases.
 //!
-//! It owns the identity of lease owners and the times of leases. It does not know commands.
+//! It owns the identity of its workers and their times. It does not know how commands are run.
 
 use std::{path::PathBuf, process, sync::Arc, time::Duration};
 
 use registry_actor::{
     actor::{ActorRegistry, RegistryOptions},
-    domain::{LeaseOwnerIdentity, LeaseOwnerLiveness, LeaseTimings},
+    domain::{LeaseOwnerIdentity, LeaseOwnerLiveness},
+    worker::WorkerOptions,
 };
+
+use host_example::cancel::DEFAULT_GRACE;
 
 use crate::{
     failure::{Failure, FailureKind},
@@ -17,6 +20,13 @@ use crate::{
 /// How long the processes may take to come to rest at the end.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a command may take to end after its deadline, or after its lease was lost, before it is dropped: its own grace,
+/// and the time to see to what it leaves behind.
+const WORKER_GRACE: Duration = DEFAULT_GRACE.saturating_add(Duration::from_secs(10));
+
+/// How long commands may take to end when this host does.
+pub(crate) const DRAIN_PATIENCE: Duration = WORKER_GRACE;
+
 /// A registry that runs, and its owner.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
@@ -24,8 +34,6 @@ pub(crate) struct Host {
     pub(crate) registry: ActorRegistry,
     /// Where its store is.
     pub(crate) store: Arc<PathBuf>,
-    /// How long leases last.
-    pub(crate) timings: LeaseTimings,
 }
 
 impl Host {
@@ -36,7 +44,7 @@ impl Host {
     pub(crate) async fn start(store: OwnedStore) -> Result<Self, Failure> {
         let log = Arc::clone(&store.log);
         match ActorRegistry::start(log, RegistryOptions::default()).await {
-            Ok(registry) => Ok(Self { registry, store: Arc::new(store.path), timings: LeaseTimings::default() }),
+            Ok(registry) => Ok(Self { registry, store: Arc::new(store.path) }),
             Err(error) => {
                 // The store is given back whatever happens, or the next host would have to wait for our end.
                 store.log.close().await;
@@ -45,19 +53,23 @@ impl Host {
         }
     }
 
-    /// A new owner for one acquisition of one lease: an earlier acquisition by this same host fences a later one.
+    /// The settings of a new worker of this host.
     ///
     /// # Errors
     /// When the system gives no randomness.
-    pub(crate) fn lease_owner(&self) -> Result<LeaseOwnerIdentity, Failure> {
+    pub(crate) fn worker_options(&self) -> Result<WorkerOptions, Failure> {
         let incarnation = getrandom::u64()
-            .map_err(|error| Failure::new(FailureKind::System, format!("no randomness for a lease: {error}")))?;
-        Ok(LeaseOwnerIdentity {
+            .map_err(|error| Failure::new(FailureKind::System, format!("no randomness for a worker: {error}")))?;
+        let session = self.registry.session().clone();
+        let owner = LeaseOwnerIdentity {
             owner_id: format!("proctor run (pid {})", process::id()),
             incarnation_id: format!("{incarnation:016x}"),
             // Who holds the store later has proved the death of this host, whatever killed it.
-            liveness: LeaseOwnerLiveness::StoreSession { session: self.registry.session().clone() },
-        })
+            liveness: LeaseOwnerLiveness::StoreSession { session: session.clone() },
+        };
+        let mut options = WorkerOptions::new(owner).in_session(session);
+        options.grace = WORKER_GRACE;
+        Ok(options)
     }
 
     /// Gives the store back.

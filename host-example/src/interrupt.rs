@@ -84,6 +84,11 @@ impl Interrupts {
         Ok(Self(receiver))
     }
 
+    /// Hears nothing: for who ends nothing.
+    pub(crate) fn none() -> Self {
+        Self(watch::channel(Urgency::None).1)
+    }
+
     /// The first signal, if one came.
     pub(crate) fn asked(&self) -> Option<InterruptSignal> {
         match *self.0.borrow() {

@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use registry_actor::actor::ProcessStat;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -24,7 +25,7 @@ use thiserror::Error;
 
 use crate::{
     marker::Marker,
-    process_identity::{ProcessIdentity, ProcessStat, boot_id, process_identity},
+    process_identity::{ProcessIdentity, boot_id, process_identity},
 };
 
 /// How long a search may take unless stated otherwise.
@@ -212,7 +213,7 @@ impl OrphanSearch {
             let name = entry?.file_name();
             let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
             // A process that ends meanwhile is none of those searched for.
-            let Some(stat) = ProcessStat::read(pid) else { continue };
+            let Ok(Some(stat)) = ProcessStat::of(pid) else { continue };
             living.push(Seen { pid, stat, marked: self.is_marked(pid) });
         }
         let own_pid = process::id();
@@ -249,7 +250,7 @@ impl OrphanSearch {
     }
 
     fn scan_one(&self, candidate: Candidate) -> bool {
-        ProcessStat::read(candidate.pid).is_some_and(|stat| {
+        ProcessStat::of(candidate.pid).ok().flatten().is_some_and(|stat| {
             let belongs = self.is_marked(candidate.pid) || self.group.is_some_and(|group| stat.group == group.pgid);
             !stat.is_dead() && stat.start_ticks == candidate.start_ticks && belongs
         })

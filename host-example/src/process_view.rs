@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use registry_actor::domain::{ProcessLease, ProcessRecord, WaitKind};
+use registry_actor::domain::{ProcessLease, ProcessRecord, WaitKind, WaitState};
 use serde_json::{Value, json};
 
 use crate::{attempt::summary, time_text};
@@ -24,6 +24,11 @@ pub(crate) fn to_json(record: &ProcessRecord, store: &Path) -> Value {
         "updated_at_ms": record.updated_at_ms,
         "terminal_at_ms": record.terminal_at_ms,
         "first_started": record.first_started,
+        "attempts": record.attempts.begun,
+        "last_failure": record.attempts.failure,
+        "retry": registration.retry,
+        "deadline_at_ms": record.deadline_at_ms(),
+        "parent": registration.parent,
         "wait": record.wait,
         "external_ref": record.external_ref,
         "abandon_request": record.abandon_request,
@@ -51,6 +56,20 @@ pub(crate) fn to_facts(
         let (time, owner) = (time_text::second(started.started_at_ms), &started.owner.owner_id);
         facts.push(("started", format!("{time} by {owner}")));
     }
+    if record.attempts.begun > 0 {
+        let of = registration.retry.map_or_else(String::new, |retry| format!(" of {}", retry.max_attempts));
+        facts.push(("attempts", format!("{}{of}", record.attempts.begun)));
+    }
+    if let Some(failed) = &record.attempts.failure {
+        let message = failed.failure.message.escape_debug();
+        facts.push(("last failure", format!("attempt {}: {message}", failed.attempt)));
+    }
+    if let Some(deadline_at_ms) = record.deadline_at_ms() {
+        facts.push(("deadline", time_text::second(deadline_at_ms)));
+    }
+    if let Some(parent) = &registration.parent {
+        facts.push(("parent", parent.process_id.to_string()));
+    }
     if !registration.tags.is_empty() {
         facts.push(("tags", registration.tags.iter().map(String::as_str).collect::<Vec<_>>().join(", ")));
     }
@@ -58,11 +77,7 @@ pub(crate) fn to_facts(
         facts.push(("generation", record.generation.to_string()));
     }
     if let Some(wait) = &record.wait {
-        let since = time_text::second(wait.since_ms);
-        facts.push(match &wait.kind {
-            WaitKind::Signal { name, ordinal, .. } => ("waits", format!("for signal {name} #{ordinal} since {since}")),
-            other => ("waits", format!("for {} since {since}", json!(other))),
-        });
+        facts.push(("waits", wait_in_words(wait)));
     }
     if let Some(external_ref) = &record.external_ref {
         facts.push(("external ref", format!("{}/{}", external_ref.backend, external_ref.id)));
@@ -84,6 +99,15 @@ pub(crate) fn to_facts(
     }
     facts.push(("store", store.display().to_string()));
     facts
+}
+
+/// What a process says that it waits for.
+pub(crate) fn wait_in_words(wait: &WaitState) -> String {
+    let since = time_text::second(wait.since_ms);
+    match &wait.kind {
+        WaitKind::Signal { name, ordinal, .. } => format!("for signal {name} #{ordinal} since {since}"),
+        other => format!("for {} since {since}", json!(other)),
+    }
 }
 
 /// What people call it.

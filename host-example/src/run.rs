@@ -1,7 +1,7 @@
 //! `proctor run`: one command as a durable process, and before it what earlier hosts left behind.
 //!
-//! It owns the order of the whole: check, take the store, register, recover, run, say what came of it, give the store
-//! back. It does not know how any of these is done.
+//! It owns the order of the whole: check, take the store, register, recover, run, give the store back, say what came of it.
+//! It does not know how any of these is done.
 
 use std::{
     collections::BTreeMap,
@@ -14,24 +14,34 @@ use std::{
 use clap::{ArgAction, Args, ValueEnum};
 use jiff::Timestamp;
 use registry_actor::{
-    domain::{ProcessId, ProcessRegistration, RecoveryDisposition, Refusal},
+    domain::{ParentEndRule, ProcessId, ProcessParent, ProcessRegistration, RecoveryDisposition, Refusal, RetryPolicy},
     port::{ProcessRegistryExt, RegistryError},
 };
 
 use host_example::output::DEFAULT_MAX_OUTPUT_BYTES;
 
 use crate::{
-    attempt::{AttemptEnd, Audience, Display, summary},
+    attempt::summary,
     command_process::CommandProcess,
     default_id::default_id,
+    duration_text,
     failure::{Failure, FailureKind},
     host::Host,
     interrupt::Interrupts,
     notice::say,
-    recovery::{self, SweepRuns, Takeover},
+    own_run::{OwnEnd, OwnRun},
+    recovery::Recovery,
+    recovery_news::RecoveryNews,
     store::OwnedStore,
+    store_choice::typed_id,
     store_set::StoreSet,
 };
+
+/// The pause after the first failed attempt unless stated otherwise.
+const DEFAULT_BACKOFF_MS: u64 = 1_000;
+
+/// How far the pause between two attempts grows.
+const LONGEST_BACKOFF_MS: u64 = 300_000;
 
 /// Runs a command as a durable process.
 #[derive(Args, Debug)]
@@ -45,6 +55,23 @@ pub(crate) struct RunArgs {
     /// What a later host does with the process if this one dies: run it again, or declare it abandoned.
     #[arg(long, value_enum, default_value_t = Disposition::OwnerBound)]
     disposition: Disposition,
+    /// How often a rerunnable command is tried, the first time included: an attempt that fails, or whose host dies, is
+    /// followed by another up to this number. Without it a failure is final, and an attempt whose host died is always made
+    /// again.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_attempts: Option<u32>,
+    /// How long to wait after the first failed attempt, such as `500ms` or `2m`; it doubles with each further one, up to five
+    /// minutes. By default 1s.
+    #[arg(long, value_name = "DURATION", requires = "max_attempts", value_parser = duration_text::to_ms)]
+    backoff: Option<u64>,
+    /// How long after its registration the process has to end, such as `90s` or `1h 30m`: it is cancelled then, fails, and
+    /// `run` exits with 124. It counts across hosts and attempts.
+    #[arg(long, value_name = "DURATION", value_parser = duration_text::to_ms)]
+    deadline: Option<u64>,
+    /// The process of the same store on whose behalf this one runs: when that ends or is asked to stop, this one is asked
+    /// to stop too.
+    #[arg(long, value_name = "ID")]
+    parent: Option<String>,
     /// The directory to run in; by default the present one.
     #[arg(long, value_name = "DIR")]
     cwd: Option<PathBuf>,
@@ -97,30 +124,69 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let id = id_of(&args, &command)?;
     let interrupts = Interrupts::listen()
         .map_err(|error| Failure::new(FailureKind::System, format!("cannot handle signals: {error}")))?;
+    let registration = declared(&args, command.registration(id.clone(), args.disposition.into()))?;
     let store = take_store(args.store.as_deref())?;
     let host = Host::start(store).await?;
-    let ended = run_in(&host, &args, command, id, &interrupts).await;
+    let news = RecoveryNews::start(&host.registry, id.clone());
+    let ended = run_in(&host, &args, registration, &interrupts).await;
     host.shut_down().await;
-    ended
+    news.finish().await;
+    let OwnEnd { outcome, events, exit_code } = ended?;
+    say(format_args!("{id}: {events} events, {}", summary(&outcome)));
+    Ok(ExitCode::from(exit_code))
 }
 
 async fn run_in(
     host: &Host,
     args: &RunArgs,
-    command: CommandProcess,
-    id: ProcessId,
+    registration: ProcessRegistration,
     interrupts: &Interrupts,
-) -> Result<ExitCode, Failure> {
-    let registration = command.registration(id.clone(), args.disposition.into()).with_tags(args.tag.clone());
+) -> Result<OwnEnd, Failure> {
+    let id = registration.id.clone();
+    check_parent(host, &registration).await?;
     register(host, registration).await?;
-    let recovered = if args.no_recover { Vec::new() } else { recovery::sweep(host, &id).await? };
-    let recovered = SweepRuns::start(recovered, interrupts);
-    let ended = run_own(host, &id, interrupts).await;
+    let recovery = if args.no_recover { None } else { Some(Recovery::start(host, &id, interrupts).await?) };
+    let ended = OwnRun::carry_out(host, &id, interrupts).await;
     // They were promised an end, whatever became of our own.
-    recovered.finish().await;
-    let (outcome_line, code) = ended?;
-    say(outcome_line);
-    Ok(code)
+    if let Some(recovery) = recovery {
+        recovery.finish().await;
+    }
+    ended
+}
+
+/// The registration with what the options declare about its execution.
+fn declared(args: &RunArgs, registration: ProcessRegistration) -> Result<ProcessRegistration, Failure> {
+    let mut registration = registration.with_tags(args.tag.clone());
+    if let Some(max_attempts) = args.max_attempts {
+        if args.disposition != Disposition::Rerunnable {
+            let line = "--max-attempts needs --disposition rerunnable: any other command is run once at most";
+            return Err(Failure::new(FailureKind::Usage, line));
+        }
+        let initial_backoff_ms = args.backoff.unwrap_or(DEFAULT_BACKOFF_MS);
+        let max_backoff_ms = initial_backoff_ms.max(LONGEST_BACKOFF_MS);
+        registration = registration.with_retry(RetryPolicy { max_attempts, initial_backoff_ms, max_backoff_ms });
+    }
+    if let Some(deadline_ms) = args.deadline {
+        registration = registration.with_deadline_ms(deadline_ms);
+    }
+    if let Some(parent) = &args.parent {
+        let process_id = typed_id(parent)?;
+        registration = registration.with_parent(ProcessParent { process_id, on_end: ParentEndRule::RequestCancel });
+    }
+    Ok(registration)
+}
+
+/// The registry takes any parent, for it may come later. Who types one means one that is there, or was.
+async fn check_parent(host: &Host, registration: &ProcessRegistration) -> Result<(), Failure> {
+    let Some(parent) = registration.parent.as_ref().map(|parent| &parent.process_id) else { return Ok(()) };
+    let is_known = host.registry.get_process(parent).await?.is_some()
+        || host.registry.get_tombstone(parent).await?.is_some()
+        || *parent == registration.id;
+    if is_known {
+        return Ok(());
+    }
+    let line = format!("the parent `{parent}` is unknown in store {}", host.store.display());
+    Err(Failure::new(FailureKind::NoInput, line))
 }
 
 /// Registers the process. What is there already under the id is ours only if it is the very same and has not ended.
@@ -140,34 +206,6 @@ async fn register(host: &Host, registration: ProcessRegistration) -> Result<(), 
             "process `{id}` in store {store} has ended already, it is {}: it is not run again",
             summary(outcome)
         ))),
-    }
-}
-
-/// Runs our own command and tells the line and the code of its end.
-async fn run_own(host: &Host, id: &ProcessId, interrupts: &Interrupts) -> Result<(String, ExitCode), Failure> {
-    let attempt = match recovery::take_over(host, id).await? {
-        Takeover::Run(attempt) => attempt,
-        Takeover::Abandoned(outcome) => {
-            let line = format!("process `{id}` was begun by an earlier host and is {}", summary(&outcome));
-            return Err(Failure::new(FailureKind::Unavailable, line));
-        }
-        Takeover::Left { reason } => {
-            return Err(Failure::new(FailureKind::Unavailable, format!("process `{id}` cannot be run: {reason}")));
-        }
-    };
-    let display =
-        Display::start().map_err(|error| Failure::new(FailureKind::System, format!("cannot show output: {error}")))?;
-    let end = attempt.run(interrupts, Audience::Caller(display.clone())).await;
-    tokio::select! {
-        () = display.finish() => {}
-        () = interrupts.second() => {}
-    }
-    match end? {
-        AttemptEnd::Ended { outcome, exit_code, events } => {
-            let line = format!("{id}: {events} events, {}", summary(&outcome));
-            Ok((line, ExitCode::from(exit_code)))
-        }
-        AttemptEnd::Stopped => Err(Failure::new(FailureKind::Temporary, format!("process `{id}` was stopped"))),
     }
 }
 

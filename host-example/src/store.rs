@@ -9,13 +9,20 @@ use std::{
     sync::Arc,
 };
 
+use async_trait::async_trait;
 use registry_actor::{
-    domain::{ProcessId, ProcessLease, ProcessListFilter, ProcessRecord, Sequence},
+    domain::{
+        Command, ProcessId, ProcessLease, ProcessListFilter, ProcessRecord, Receipt, RegistryCommand, RegistryReceipt,
+        Sequence, StoreSession,
+    },
     log::{
         BackupCheck, BackupError, BackupProgress, BackupReport, ExistingStore, OpenError, RestoreReport, SqliteLog,
         SqliteOptions, SqliteReader, VacuumAtClose, VacuumPace, restore_backup,
     },
-    port::{Answer, EventPage, LogError, ProcessLog, ProcessPage, ProcessVerification, Query},
+    port::{
+        Answer, DurabilityTier, EventPage, LogError, ProcessLog, ProcessPage, ProcessRegistry, ProcessVerification,
+        Query, RegistryError,
+    },
 };
 
 use crate::failure::{Failure, FailureKind};
@@ -111,7 +118,7 @@ impl StoreReader {
     /// # Errors
     /// When the store cannot be read.
     pub(crate) async fn process(&self, process_id: &ProcessId) -> Result<Option<Arc<ProcessRecord>>, Failure> {
-        match self.query(Query::Process { process_id: process_id.clone() }).await? {
+        match self.ask(Query::Process { process_id: process_id.clone() }).await? {
             Answer::Process(record) => Ok(record),
             _ => Err(self.wrong_answer()),
         }
@@ -122,7 +129,7 @@ impl StoreReader {
     /// # Errors
     /// When the store cannot be read.
     pub(crate) async fn lease(&self, process_id: &ProcessId) -> Result<Option<ProcessLease>, Failure> {
-        match self.query(Query::Lease { process_id: process_id.clone() }).await? {
+        match self.ask(Query::Lease { process_id: process_id.clone() }).await? {
             Answer::Lease(lease) => Ok(lease.map(|lease| *lease)),
             _ => Err(self.wrong_answer()),
         }
@@ -138,7 +145,7 @@ impl StoreReader {
         after: Sequence,
         limit: u32,
     ) -> Result<EventPage, Failure> {
-        match self.query(Query::Events { process_id: process_id.clone(), after, limit }).await? {
+        match self.ask(Query::Events { process_id: process_id.clone(), after, limit }).await? {
             Answer::Events(page) => Ok(page),
             _ => Err(self.wrong_answer()),
         }
@@ -154,7 +161,7 @@ impl StoreReader {
         after: Option<ProcessId>,
         limit: u32,
     ) -> Result<ProcessPage, Failure> {
-        match self.query(Query::Processes { filter, after, limit }).await? {
+        match self.ask(Query::Processes { filter, after, limit }).await? {
             Answer::Processes(page) => Ok(page),
             _ => Err(self.wrong_answer()),
         }
@@ -176,6 +183,14 @@ impl StoreReader {
         self.log.verify(process_id).await.map_err(|error| self.failure(&error))
     }
 
+    /// The session from which the deaths of owners are seen: of the host that owns the store, or of the next one.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn judging_session(&self) -> Result<StoreSession, Failure> {
+        self.log.judging_session().await.map_err(|error| self.failure(&error))
+    }
+
     /// Copies the store into a new file.
     ///
     /// # Errors
@@ -189,7 +204,7 @@ impl StoreReader {
         self.log.backup(to, check, progress).await.map_err(|error| failure_of_backup(&error))
     }
 
-    async fn query(&self, query: Query) -> Result<Answer, Failure> {
+    async fn ask(&self, query: Query) -> Result<Answer, Failure> {
         self.log.query(query).await.map_err(|error| self.failure(&error))
     }
 
@@ -200,6 +215,30 @@ impl StoreReader {
     fn wrong_answer(&self) -> Failure {
         Failure::new(FailureKind::Software, format!("store {} answered something else than asked", self.path.display()))
     }
+}
+
+/// A registry of which nothing but reads is carried out.
+#[async_trait]
+impl ProcessRegistry for StoreReader {
+    async fn execute(&self, _: &ProcessId, _: Command) -> Result<Receipt, RegistryError> {
+        Err(only_read())
+    }
+
+    async fn execute_across(&self, _: RegistryCommand) -> Result<RegistryReceipt, RegistryError> {
+        Err(only_read())
+    }
+
+    async fn query(&self, query: Query) -> Result<Answer, RegistryError> {
+        Ok(self.log.query(query).await?)
+    }
+
+    fn durability_tier(&self) -> DurabilityTier {
+        DurabilityTier::Durable
+    }
+}
+
+fn only_read() -> RegistryError {
+    RegistryError::NotStored { reason: "the store is only read here".to_owned() }
 }
 
 /// Makes a store of a backup.

@@ -2,12 +2,17 @@
 //!
 //! What a test waits for is a line, an event in the store or the death of a process. Times are bounds on hanging.
 
+#[path = "run/attempts.rs"]
+mod attempts;
+#[path = "run/explain.rs"]
+mod explain;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Output, Stdio},
+    process::{self, Child, ChildStdout, Output, Stdio},
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
@@ -15,9 +20,12 @@ use std::{
 
 use registry_actor::{
     actor::{ActorRegistry, RegistryOptions},
-    domain::{ProcessEventType, ProcessId, ProcessInput, ProcessRegistration, RecoveryDisposition},
+    domain::{
+        Command, LeaseOwnerIdentity, LeaseOwnerLiveness, ProcessEventType, ProcessId, ProcessInput, ProcessLease,
+        ProcessRegistration, ProcessStarted, RecoveryDisposition,
+    },
     log::{SqliteLog, SqliteOptions},
-    port::ProcessRegistryExt,
+    port::{ProcessRegistry, ProcessRegistryExt},
 };
 use rustix::process::{Pid, Signal, getuid, kill_process, test_kill_process};
 use serde_json::Value;
@@ -48,8 +56,8 @@ impl Sandbox {
         self.path("store.db").display().to_string()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(PROCTOR);
+    fn command(&self, args: &[&str]) -> process::Command {
+        let mut command = process::Command::new(PROCTOR);
         command.args(args).env("XDG_STATE_HOME", self.0.path()).env_remove("PROCTOR_LOG").stdin(Stdio::null());
         command
     }
@@ -198,15 +206,16 @@ fn a_command_passes_its_output_and_its_status_through_and_leaves_both_in_the_sto
     assert_eq!(code(&output), 3);
     assert_eq!(stdout(&output), "one\n");
     let said = stderr(&output);
-    assert!(said.starts_with("two\nproctor: p: 6 events, failed"), "{said}");
+    assert!(said.starts_with("two\nproctor: p: 7 events, failed"), "{said}");
     let events = sandbox.events("p");
     let mut lines = output_lines(&events);
     lines.sort();
     assert_eq!(lines, [("stderr".into(), "two".into()), ("stdout".into(), "one".into())]);
     let types: Vec<_> = events.iter().map(|event| event["event_type"].as_str().expect("a type")).collect();
     let expected = [
-        "command.attempt_started",
         "process.first_started",
+        "process.attempt_started",
+        "command.attempt_started",
         "command.guarded",
         "command.output",
         "command.output",
@@ -217,7 +226,7 @@ fn a_command_passes_its_output_and_its_status_through_and_leaves_both_in_the_sto
         assert_eq!((&event["process_id"], &event["sequence"]), (&"p".into(), &Value::from(sequence)));
         assert!(event["occurred_at_ms"].is_u64());
     }
-    let outcome = &events[5]["payload"]["await_output"];
+    let outcome = &events[6]["payload"]["await_output"];
     assert_eq!((&outcome["class"], &outcome["code"]), (&"execution".into(), &"exit_status".into()));
     assert_eq!(outcome["raw"]["exit_code"], 3);
     assert_eq!(sandbox.show("p")["status"], "failed");
@@ -446,7 +455,7 @@ fn a_store_that_is_whole_verifies() {
     let store = sandbox.store();
     assert_eq!(code(&sandbox.output(&["verify", "--store", &store])), 0);
     let verified = json_lines(&sandbox.read("verify", &["p"]));
-    assert_eq!(verified[0]["events"], 105);
+    assert_eq!(verified[0]["events"], 106);
     assert_eq!(verified[0]["faults"], serde_json::json!([]));
 }
 
@@ -469,7 +478,7 @@ fn damage_is_told_with_process_and_sequence_and_has_a_code() {
     let store = sandbox.store();
     let output = sandbox.output(&["verify", "--store", &store]);
     assert_eq!(code(&output), 65, "{}", stderr(&output));
-    assert!(stdout(&output).lines().any(|line| line.contains("`p`") && line.contains("sequence 4")), "{output:?}");
+    assert!(stdout(&output).lines().any(|line| line.contains("`p`") && line.contains("sequence 5")), "{output:?}");
     assert_eq!(code(&sandbox.read("events", &["p"])), 65);
 }
 
@@ -486,25 +495,63 @@ fn a_store_of_a_newer_version_is_refused_and_left_alone() {
     assert_eq!(fs::read(&store).expect("the store"), before);
 }
 
-/// Registers a command and dies, as far as the store can tell, before anything of it is begun.
-async fn register_only(store: &str, id: &str, argv: &[&str]) {
-    let log = SqliteLog::open(store, SqliteOptions::default()).expect("a store");
-    let registry = ActorRegistry::start(Arc::new(log), RegistryOptions::default()).await.expect("a registry");
+/// A host of this test's own, in the place of one that died: the registry over the sandbox's store.
+struct FormerHost(ActorRegistry);
+
+impl FormerHost {
+    async fn of(store: &str) -> Self {
+        let log = SqliteLog::open(store, SqliteOptions::default()).expect("a store");
+        Self(ActorRegistry::start(Arc::new(log), RegistryOptions::default()).await.expect("a registry"))
+    }
+
+    /// It is dead, as far as the store can tell: its session is over, and its leases are not given up.
+    async fn die(self) {
+        self.0.shut_down(BOUND).await;
+    }
+
+    /// Registers a command; nothing of it is begun.
+    async fn register(&self, registration: ProcessRegistration) -> ProcessId {
+        let id = registration.id.clone();
+        self.0.register_process(registration).await.expect("registered");
+        id
+    }
+
+    fn liveness(&self) -> LeaseOwnerLiveness {
+        LeaseOwnerLiveness::StoreSession { session: self.0.session().clone() }
+    }
+
+    async fn claim(&self, id: &ProcessId, liveness: LeaseOwnerLiveness) -> ProcessLease {
+        let owner =
+            LeaseOwnerIdentity { owner_id: "a former host".to_owned(), incarnation_id: id.to_string(), liveness };
+        let claimed = self.0.claim_process_lease(id, owner, 3_600_000).await.expect("an answer");
+        claimed.acquired().expect("the lease is free")
+    }
+
+    /// Begins an attempt and keeps its lease.
+    async fn begin(&self, id: &ProcessId, liveness: LeaseOwnerLiveness) -> ProcessLease {
+        let lease = self.claim(id, liveness).await;
+        let started = ProcessStarted { owner: lease.owner.clone(), started_at_ms: 1 };
+        let command = Command::BeginAttempt { started, fence: lease.fence() };
+        self.0.execute(id, command).await.expect("begun");
+        lease
+    }
+}
+
+/// A command as `proctor run` declares it.
+fn declared(id: &str, argv: &[&str], disposition: RecoveryDisposition) -> ProcessRegistration {
     let payload = serde_json::json!({"argv": argv, "cwd": "/", "max_output_bytes": 1000});
-    let types = ["attempt_started", "guarded", "output", "output_dropped"]
+    let types = ["attempt_started", "guarded", "output", "output_dropped", "output_held_open"]
         .map(|name| ProcessEventType::plain(format!("command.{name}")));
     let id = ProcessId::new(id).expect("an id");
-    let input = ProcessInput::new("command", payload);
-    let registration =
-        ProcessRegistration::new(id, input, RecoveryDisposition::OwnerBound).with_extra_event_types(types);
-    registry.register_process(registration).await.expect("registered");
-    registry.shut_down(BOUND).await;
+    ProcessRegistration::new(id, ProcessInput::new("command", payload), disposition).with_extra_event_types(types)
 }
 
 #[tokio::test]
 async fn an_owner_bound_command_that_was_never_begun_is_run() {
     let sandbox = Sandbox::new();
-    register_only(&sandbox.store(), "early", &["echo", "hello"]).await;
+    let former = FormerHost::of(&sandbox.store()).await;
+    former.register(declared("early", &["echo", "hello"], RecoveryDisposition::OwnerBound)).await;
+    former.die().await;
     let output = sandbox.run(&["--id", "next"], "exit 2");
     assert_eq!(code(&output), 2, "{}", stderr(&output));
     assert_eq!(sandbox.show("early")["status"], "completed");

@@ -35,3 +35,5 @@ pub use restart::{RestartDecision, RestartHistory, RestartPolicy};
 pub use root::RegistryFailed;
 pub use shutdown::{ShutdownProgress, ShutdownReport, ShutdownStage};
 pub use subscription::ProcessSubscription;
+
+pub use crate::process_stat::ProcessStat;

@@ -18,6 +18,12 @@ mod liveness;
 #[cfg(any(feature = "actors", feature = "sqlite"))]
 pub mod log;
 pub mod port;
+#[cfg(any(feature = "actors", feature = "sqlite"))]
+#[cfg_attr(
+    not(feature = "actors"),
+    expect(dead_code, unreachable_pub, reason = "without actors only the start of a process is asked for")
+)]
+mod process_stat;
 #[cfg(feature = "remote")]
 pub mod remote;
 pub mod retention;

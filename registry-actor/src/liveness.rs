@@ -2,10 +2,10 @@
 //! [`LeaseOwnerLiveness::is_definitely_dead_for`].
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 
 use crate::domain::{LeaseOwnerLiveness, ObservedProcess};
+use crate::process_stat::ProcessStat;
 
 /// What stands under the pid of a holder now. Anything but a plain answer of the system is
 /// [`ObservedProcess::Unknown`].
@@ -14,9 +14,11 @@ pub fn observe(holder: &LeaseOwnerLiveness) -> ObservedProcess {
     let LeaseOwnerLiveness::LocalProcess { pid, .. } = holder else {
         return ObservedProcess::Unknown;
     };
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => start_ticks(&stat).map_or(ObservedProcess::Unknown, ObservedProcess::Started),
-        Err(error) if error.kind() == ErrorKind::NotFound => ObservedProcess::Absent,
+    match ProcessStat::of(*pid) {
+        // What merely waits to be reaped runs nothing any more.
+        Ok(Some(stat)) if stat.is_dead() => ObservedProcess::Absent,
+        Ok(Some(stat)) => ObservedProcess::Started(stat.start_ticks.to_string()),
+        Ok(None) => ObservedProcess::Absent,
         Err(_) => ObservedProcess::Unknown,
     }
 }
@@ -25,40 +27,22 @@ pub fn observe(holder: &LeaseOwnerLiveness) -> ObservedProcess {
 #[must_use]
 pub fn own_liveness() -> LeaseOwnerLiveness {
     let read = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
-    let (Some(boot_id), Some(process_start)) =
-        (read("/proc/sys/kernel/random/boot_id"), read("/proc/self/stat").as_deref().and_then(start_ticks))
-    else {
+    let own_pid = std::process::id();
+    let (Some(boot_id), Ok(Some(stat))) = (read("/proc/sys/kernel/random/boot_id"), ProcessStat::of(own_pid)) else {
         return LeaseOwnerLiveness::Opaque;
     };
     LeaseOwnerLiveness::LocalProcess {
         host_id: read("/etc/machine-id").unwrap_or_default(),
         boot_id,
-        pid: std::process::id(),
-        process_start,
+        pid: own_pid,
+        process_start: stat.start_ticks.to_string(),
         pid_namespace: fs::metadata("/proc/self/ns/pid").ok().map(|namespace| namespace.ino()),
     }
-}
-
-/// The 22nd field of `/proc/PID/stat`. The second one is the command in parentheses and may hold anything, so counting
-/// starts after the last `") "`.
-fn start_ticks(stat: &str) -> Option<String> {
-    let (_, after_command) = stat.rsplit_once(") ")?;
-    let ticks = after_command.split_whitespace().nth(19)?;
-    ticks.bytes().all(|byte| byte.is_ascii_digit()).then(|| ticks.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_start_time_is_found_behind_any_command_name() {
-        let fields: Vec<String> = (3..=52).map(|field| field.to_string()).collect();
-        let stat = format!("7 (a) b) (c) {}", fields.join(" "));
-        assert_eq!(start_ticks(&stat).as_deref(), Some("22"));
-        assert_eq!(start_ticks("7 (a) S 1"), None);
-        assert_eq!(start_ticks(""), None);
-    }
 
     #[test]
     fn this_process_is_seen_alive_with_its_own_start_time() {

@@ -2,7 +2,10 @@
 //!
 //! It owns both mappings. It is pure: it does not know how an end comes about, nor where an outcome goes.
 
-use registry_actor::domain::{ProcessAwaitOutput, ProcessFailureClass};
+use registry_actor::{
+    domain::{AttemptFailure, ProcessAwaitOutput, ProcessFailureClass},
+    port::RunEnd,
+};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
@@ -13,6 +16,12 @@ use host_example::{
 
 use crate::{failure::FailureKind, interrupt::InterruptSignal};
 
+/// The exit code of who was ended by a deadline, as `timeout(1)` has it.
+pub(crate) const DEADLINE_EXIT_CODE: u8 = 124;
+
+/// The code of the failure of a process that was ended by its deadline, whoever ended it.
+pub(crate) const DEADLINE_PASSED: &str = "deadline_passed";
+
 /// How an attempt came to its end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Ending {
@@ -22,6 +31,11 @@ pub(crate) enum Ending {
     Cancelled {
         /// On whose word.
         cause: CancelCause,
+        /// How the command ended of it; absent when it was never started.
+        end: Option<CommandEnd>,
+    },
+    /// Its time was over.
+    DeadlinePassed {
         /// How the command ended of it; absent when it was never started.
         end: Option<CommandEnd>,
     },
@@ -47,12 +61,26 @@ pub(crate) enum Ending {
 }
 
 /// On whose word a command was cancelled.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum CancelCause {
     /// This host was sent a signal.
     Signal(InterruptSignal),
+    /// Somebody asks for it.
+    Request {
+        /// Why.
+        reason: Option<String>,
+    },
     /// Somebody had asked for it before this attempt.
     EarlierRequest,
+}
+
+/// Whether another attempt may follow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Repetition {
+    /// What is declared leaves room for one.
+    Allowed,
+    /// There was the last one, or none was declared.
+    UsedUp,
 }
 
 impl Ending {
@@ -77,15 +105,19 @@ impl Ending {
             Self::Cancelled { cause, end } => ProcessAwaitOutput::Cancelled {
                 message: match cause {
                     CancelCause::Signal(signal) => format!("cancelled by {}", signal.name()),
+                    CancelCause::Request { reason: None } => "cancelled on request".to_owned(),
+                    CancelCause::Request { reason: Some(reason) } => format!("cancelled: {reason}"),
                     CancelCause::EarlierRequest => "cancelled by an earlier request".to_owned(),
                 },
-                raw: Some(match end {
-                    None => json!({"attempt": attempt, "started": false}),
-                    Some(CommandEnd::Exited { code }) => json!({"attempt": attempt, "exit_code": code}),
-                    Some(CommandEnd::Signaled { signal }) => json!({"attempt": attempt, "signal": signal}),
-                }),
+                raw: Some(ended(*end, attempt)),
                 control: None,
             },
+            Self::DeadlinePassed { end } => failure(
+                ProcessFailureClass::Timeout,
+                DEADLINE_PASSED,
+                "the command did not end by its deadline".to_owned(),
+                ended(*end, attempt),
+            ),
             Self::NotExecuted { subject, failure: spawn_failure } => failure(
                 ProcessFailureClass::InvalidRequest,
                 code_of(spawn_failure),
@@ -109,12 +141,30 @@ impl Ending {
         }
     }
 
+    /// What it means for the process: its outcome, or a failure that may be followed by another attempt. What cannot be
+    /// executed cannot be executed the next time either.
+    pub(crate) fn to_run_end(&self, attempt: u32, repetition: Repetition) -> RunEnd {
+        let outcome = self.to_await_output(attempt);
+        let is_repeatable = matches!(self, Self::Command(_) | Self::NoGuard { .. } | Self::GuardLost { .. });
+        match outcome {
+            ProcessAwaitOutput::Failure { class, code, message, .. }
+                if is_repeatable && repetition == Repetition::Allowed =>
+            {
+                RunEnd::Failed(AttemptFailure { class, code, message })
+            }
+            outcome => RunEnd::Ended(outcome),
+        }
+    }
+
     /// What the shell that called `proctor run` sees.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Command(end) => ExitStatus::from(*end).code(),
             Self::Cancelled { cause: CancelCause::Signal(signal), .. } => signal.exit_code(),
-            Self::Cancelled { cause: CancelCause::EarlierRequest, .. } => InterruptSignal::Terminate.exit_code(),
+            Self::Cancelled { cause: CancelCause::EarlierRequest | CancelCause::Request { .. }, .. } => {
+                InterruptSignal::Terminate.exit_code()
+            }
+            Self::DeadlinePassed { .. } => DEADLINE_EXIT_CODE,
             Self::NotExecuted { failure, .. } => ExitStatus::from(failure).code(),
             Self::NoGuard { .. } => FailureKind::System.code(),
             Self::GuardLost { .. } => FailureKind::Software.code(),
@@ -134,6 +184,15 @@ pub(crate) fn summary(outcome: &ProcessAwaitOutput) -> String {
             Some(owner) => format!("{state} (its host {} is dead)", owner.owner_id),
             None => state.to_string(),
         },
+    }
+}
+
+/// How a command ended that was made to.
+fn ended(end: Option<CommandEnd>, attempt: u32) -> Value {
+    match end {
+        None => json!({"attempt": attempt, "started": false}),
+        Some(CommandEnd::Exited { code }) => json!({"attempt": attempt, "exit_code": code}),
+        Some(CommandEnd::Signaled { signal }) => json!({"attempt": attempt, "signal": signal}),
     }
 }
 
@@ -186,6 +245,29 @@ mod tests {
             assert!(matches!(ending.to_await_output(1), ProcessAwaitOutput::Cancelled { .. }));
             assert_eq!(ending.exit_code(), 130);
         }
+    }
+
+    #[test]
+    fn a_command_past_its_deadline_timed_out_however_it_ended() {
+        let ending = Ending::DeadlinePassed { end: Some(CommandEnd::Exited { code: 0 }) };
+        let expected =
+            (ProcessFailureClass::Timeout, "deadline_passed".to_owned(), json!({"exit_code": 0, "attempt": 2}));
+        assert_eq!(parts(&ending), expected);
+        assert_eq!(ending.exit_code(), 124);
+        assert!(matches!(ending.to_run_end(1, Repetition::Allowed), RunEnd::Ended(_)));
+    }
+
+    #[test]
+    fn only_what_may_go_well_the_next_time_is_repeated() {
+        let failed = Ending::Command(CommandEnd::Exited { code: 3 });
+        let again = RunEnd::Failed(AttemptFailure::execution("exit_status", "the command exited with status 3"));
+        assert_eq!(failed.to_run_end(1, Repetition::Allowed), again);
+        assert_eq!(failed.to_run_end(1, Repetition::UsedUp), RunEnd::Ended(failed.to_await_output(1)));
+        let succeeded = Ending::Command(CommandEnd::Exited { code: 0 });
+        assert_eq!(succeeded.to_run_end(1, Repetition::Allowed), RunEnd::Ended(succeeded.to_await_output(1)));
+        let failure = SpawnFailure { stage: SpawnStage::Program, errno: 2, message: "no such file".to_owned() };
+        let absent = Ending::NotExecuted { subject: "nosuch".to_owned(), failure };
+        assert_eq!(absent.to_run_end(1, Repetition::Allowed), RunEnd::Ended(absent.to_await_output(1)));
     }
 
     #[test]

@@ -3,11 +3,16 @@
 //! It owns the order: a line is shown after it is durable, so that nobody sees what a crash could take back. It does
 //! not know when the command ends.
 
-use registry_actor::{domain::ProcessEventAppendRequest, port::RegistryError};
+use std::sync::Arc;
+
+use registry_actor::{
+    domain::ProcessEventAppendRequest,
+    port::{ProcessRun, RegistryError},
+};
 
 use host_example::output::{OutputEnd, OutputLine, OutputReader};
 
-use super::{display::Display, journal::Journal};
+use super::display::Display;
 use crate::{
     command_process::OUTPUT,
     failure::{Failure, FailureKind},
@@ -32,7 +37,11 @@ pub(crate) enum Audience {
 ///
 /// # Errors
 /// When a line cannot be recorded, or a pipe cannot be read.
-pub(crate) async fn pump(mut reader: OutputReader, journal: Journal, audience: Audience) -> Result<OutputEnd, Failure> {
+pub(crate) async fn pump(
+    mut reader: OutputReader,
+    run: Arc<dyn ProcessRun>,
+    audience: Audience,
+) -> Result<OutputEnd, Failure> {
     while let Some(first) = reader.next_line().await {
         let mut bytes = first.text.as_bytes().len();
         let mut lines = vec![first];
@@ -41,7 +50,7 @@ pub(crate) async fn pump(mut reader: OutputReader, journal: Journal, audience: A
             bytes += line.text.as_bytes().len();
             lines.push(line);
         }
-        journal.append(lines.iter().map(event_of).collect()).await.map_err(unrecorded)?;
+        run.append(lines.iter().map(event_of).collect()).await.map_err(unrecorded)?;
         match &audience {
             Audience::Caller(display) => display.show(lines).await,
             Audience::Nobody => {}

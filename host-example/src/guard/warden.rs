@@ -24,6 +24,7 @@ use std::{
     thread,
 };
 
+use registry_actor::actor::ProcessStat;
 use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
 
@@ -31,7 +32,6 @@ use super::{
     command_spec::is_attempt_variable,
     message::{GuardMessage, HostMessage, SpawnFailure, SpawnStage, Start, decode, encode},
 };
-use crate::process_identity::ProcessStat;
 
 /// The signals that are sent to whole groups and would end or stop the guard before its command.
 const OUTLIVED_SIGNALS: [i32; 7] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGUSR1, SIGUSR2];
@@ -84,7 +84,7 @@ fn follow_to_end(child: &mut Child, status: &mut Status, command_ended: &AtomicB
     // As long as the guard holds the pipes the host sees no end of them.
     release_output()?;
     let pid = child.id();
-    let start_ticks = ProcessStat::read(pid).map_or(0, |stat| stat.start_ticks);
+    let start_ticks = ProcessStat::of(pid).ok().flatten().map_or(0, |stat| stat.start_ticks);
     status.report(&GuardMessage::Started { pid, start_ticks })?;
     let end = child.wait()?;
     command_ended.store(true, Ordering::SeqCst);

@@ -26,6 +26,14 @@ pub trait ProcessExecutor: Send + Sync {
     /// Makes one attempt at a process.
     async fn execute(&self, run: Arc<dyn ProcessRun>) -> RunEnd;
 
+    /// Why the process cannot be run here, although its kind is the right one: something is missing that this host would
+    /// have to bring. It is asked under the lease, before an attempt has begun; the process is then left as it is, and
+    /// looked at again later.
+    fn cannot_run(&self, record: &ProcessRecord) -> Option<String> {
+        let _ = record;
+        None
+    }
+
     /// Ends whatever earlier attempts may have left running, and proves that nothing of it is left. Called under the
     /// lease, for a process whose execution had begun, before anything else becomes of it: another attempt, or its end.
     /// What it answers goes into the evidence of an abandonment.

@@ -20,7 +20,7 @@ pub(super) struct Account {
     runs: Mutex<Runs>,
     permits: Arc<Semaphore>,
     /// How many are under way, for whoever waits until there are none.
-    count: watch::Sender<usize>,
+    count: watch::Sender<Count>,
     /// Runs that are over and that the drive has not looked at.
     over: Mutex<Vec<RunOver>>,
     /// The present drive.
@@ -41,7 +41,30 @@ pub(super) struct RunOver {
 #[derive(Debug, Default)]
 struct Runs {
     closed: bool,
-    under_way: BTreeMap<ProcessId, StopSender>,
+    under_way: BTreeMap<ProcessId, UnderWay>,
+    /// How many of them do not execute yet.
+    taking_over: usize,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    stop: StopSender,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It is being claimed, looked at, rid of its remains, or ended.
+    TakingOver,
+    /// Its executor runs.
+    Executing,
+}
+
+/// How many runs there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    under_way: usize,
+    taking_over: usize,
 }
 
 /// A process that is being taken over or run. Dropping it strikes it off the account, however the run ended.
@@ -71,7 +94,7 @@ impl Account {
         Arc::new(Self {
             runs: Mutex::default(),
             permits,
-            count: watch::Sender::new(0),
+            count: watch::Sender::default(),
             over: Mutex::default(),
             drive: watch::Sender::new(None),
         })
@@ -87,8 +110,9 @@ impl Account {
             return Err(NotEntered::UnderWay);
         }
         let place = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| NotEntered::Full)?;
-        runs.under_way.insert(process_id.clone(), stop);
-        self.count.send_replace(runs.under_way.len());
+        runs.under_way.insert(process_id.clone(), UnderWay { stop, stage: Stage::TakingOver });
+        runs.taking_over += 1;
+        self.count.send_replace(runs.count());
         Ok(RunEntry {
             account: Arc::clone(self),
             process_id: process_id.clone(),
@@ -114,26 +138,31 @@ impl Account {
     /// Tells one run why it has to end; answers whether it is under way.
     pub(super) fn stop(&self, process_id: &ProcessId, cause: StopCause) -> bool {
         let runs = self.runs();
-        let stop = runs.under_way.get(process_id);
-        if let Some(stop) = stop {
-            stop.stop(cause);
+        let run = runs.under_way.get(process_id);
+        if let Some(run) = run {
+            run.stop.stop(cause);
         }
-        stop.is_some()
+        run.is_some()
     }
 
     /// Begins no more runs, and tells all that are under way why they have to end.
     pub(super) fn close(&self, cause: &StopCause) {
         let mut runs = self.runs();
         runs.closed = true;
-        for stop in runs.under_way.values() {
-            stop.stop(cause.clone());
+        for run in runs.under_way.values() {
+            run.stop.stop(cause.clone());
         }
     }
 
     /// Waits until no run is under way. To drop the future loses nothing.
     pub(super) async fn emptied(&self) {
         // The sender is ours: it is there as long as we are.
-        let _ = self.count.subscribe().wait_for(|count| *count == 0).await;
+        let _ = self.count.subscribe().wait_for(|count| count.under_way == 0).await;
+    }
+
+    /// Waits until every run that is under way executes. To drop the future loses nothing.
+    pub(super) async fn settled(&self) {
+        let _ = self.count.subscribe().wait_for(|count| count.taking_over == 0).await;
     }
 
     /// Makes this the drive that is told of runs that are over, those of before it came included.
@@ -160,7 +189,23 @@ impl Account {
     }
 }
 
+impl Runs {
+    fn count(&self) -> Count {
+        Count { under_way: self.under_way.len(), taking_over: self.taking_over }
+    }
+}
+
 impl RunEntry {
+    /// Notes that its executor runs from now on.
+    pub(super) fn executes(&self) {
+        let mut runs = self.account.runs();
+        let Some(run) = runs.under_way.get_mut(&self.process_id) else { return };
+        if mem::replace(&mut run.stage, Stage::Executing) == Stage::TakingOver {
+            runs.taking_over -= 1;
+            self.account.count.send_replace(runs.count());
+        }
+    }
+
     /// Waits without taking the place of a run that could go on. Afterwards the run has a place again.
     pub(super) async fn yielding<T>(&self, wait: impl Future<Output = T>) -> T {
         drop(self.place().take());
@@ -202,8 +247,10 @@ impl Drop for RunEntry {
         self.account.over.lock().unwrap_or_else(PoisonError::into_inner).push(over);
         {
             let mut runs = self.account.runs();
-            runs.under_way.remove(&self.process_id);
-            self.account.count.send_replace(runs.under_way.len());
+            if runs.under_way.remove(&self.process_id).is_some_and(|run| run.stage == Stage::TakingOver) {
+                runs.taking_over -= 1;
+            }
+            self.account.count.send_replace(runs.count());
         }
         self.account.tell_drive(DriveMessage::RunsOver);
     }
@@ -235,6 +282,26 @@ mod tests {
         drop((second, third));
         account.emptied().await;
         assert_eq!(enter(&account, "d").expect_err("closed"), NotEntered::Closed);
+    }
+
+    #[tokio::test]
+    async fn what_executes_is_settled_and_what_is_being_taken_over_is_not() {
+        let account = Account::new(2);
+        account.settled().await;
+        let (first, second) = (enter(&account, "a").expect("a place"), enter(&account, "b").expect("a place"));
+        first.executes();
+        first.executes();
+        let mut settled = std::pin::pin!(account.settled());
+        tokio::select! {
+            biased;
+            () = &mut settled => panic!("the second is being taken over"),
+            () = std::future::ready(()) => {}
+        }
+        drop(second);
+        settled.await;
+        drop(first);
+        account.emptied().await;
+        assert_eq!(*account.count.borrow(), Count::default());
     }
 
     /// Two parents that wait for children would otherwise keep the only two places from them.

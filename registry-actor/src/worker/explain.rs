@@ -72,6 +72,11 @@ pub enum ExplainedStep {
         /// The kind.
         kind: String,
     },
+    /// It would be run, and this host lacks what it needs.
+    CannotRun {
+        /// What is missing.
+        reason: String,
+    },
     /// Nobody does anything.
     Stuck {
         /// Why, and what would help.
@@ -113,7 +118,13 @@ pub async fn explain_process(
 
 pub(super) async fn explain(observer: &Observer<'_>, record: &ProcessRecord) -> Result<Explanation, RegistryError> {
     let situation = observer.observe(record).await?;
-    let (step, since_ms) = step_of(&situation);
+    let (mut step, since_ms) = step_of(&situation);
+    if matches!(step, ExplainedStep::Due { action: DueAction::Run, .. })
+        && let Some(executor) = observer.executors.of(&record.registration.input.kind)
+        && let Some(reason) = executor.cannot_run(record)
+    {
+        step = ExplainedStep::CannotRun { reason };
+    }
     Ok(Explanation {
         process_id: record.id().clone(),
         stuck: matches!(step, ExplainedStep::Stuck { .. }),

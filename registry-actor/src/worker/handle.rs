@@ -159,6 +159,19 @@ impl Worker {
         answer.await.map_err(|_| WorkerError::Stopped)?.map_err(WorkerError::from)
     }
 
+    /// Waits until each process that is under way has come so far that it executes, has ended, or was left as it is. After a
+    /// [`sweep`](Self::sweep), and until the next thing is due, nothing that is to be ended still waits for its end, and
+    /// nothing of earlier attempts runs any more. May be dropped at any time.
+    pub async fn settled(&self) {
+        self.environment.account.settled().await;
+    }
+
+    /// Waits until no process is under way. What is due then, or later, the next sweep or the timer begins. May be dropped at
+    /// any time.
+    pub async fn idle(&self) {
+        self.environment.account.emptied().await;
+    }
+
     /// The processes that this worker is taking over or running, by id.
     #[must_use]
     pub fn under_way(&self) -> Vec<ProcessId> {

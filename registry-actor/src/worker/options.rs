@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::scope::WorkerScope;
 use crate::actor::SystemClock;
 use crate::domain::{LeaseOwnerIdentity, LeaseTimings, StoreSession};
 use crate::port::Clock;
@@ -18,6 +19,8 @@ pub struct WorkerOptions {
     /// The session in which the store is open, where the worker can know it: it proves the death of owners of earlier
     /// sessions. Without it, such owners end by time.
     pub session: Option<StoreSession>,
+    /// Which processes it looks at. Default: all.
+    pub scope: WorkerScope,
     /// How long leases last and how often they are renewed. Default 30 s and 10 s.
     pub timings: LeaseTimings,
     /// How many runs may be under way at once; one that waits for a signal or for another process does not count.
@@ -43,6 +46,7 @@ impl WorkerOptions {
         Self {
             owner,
             session: None,
+            scope: WorkerScope::default(),
             timings: LeaseTimings::default(),
             concurrent_runs: 64,
             sweep_limit: 10_000,
@@ -66,6 +70,7 @@ impl fmt::Debug for WorkerOptions {
             .debug_struct("WorkerOptions")
             .field("owner", &self.owner)
             .field("session", &self.session)
+            .field("scope", &self.scope)
             .field("timings", &self.timings)
             .field("concurrent_runs", &self.concurrent_runs)
             .field("sweep_limit", &self.sweep_limit)

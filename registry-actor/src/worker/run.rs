@@ -133,7 +133,10 @@ impl Claimed<'_> {
         };
         match verdict {
             Verdict::Run => match executor {
-                Some(executor) => self.attempt(Arc::clone(executor)).await,
+                Some(executor) => match executor.cannot_run(&record) {
+                    None => self.attempt(Arc::clone(executor)).await,
+                    Some(reason) => Ok(TakeOver::Left { reason }),
+                },
                 None => Ok(TakeOver::Left { reason: "no executor runs its kind".to_owned() }),
             },
             Verdict::Abandon { evidence } => {
@@ -170,6 +173,7 @@ impl Claimed<'_> {
             started_at_ms: environment.options.clock.now().epoch_ms,
         };
         let record = self.journal.begin_attempt(&started).await?;
+        self.run.entry.executes();
         let context = Arc::new(RunContext {
             attempt: record.attempts.begun,
             record: Arc::clone(&record),

@@ -9,6 +9,7 @@ use ractor::{Actor, ActorCell};
 use super::account::NotEntered;
 use super::handle::Environment;
 use super::run_actor::{RunActor, RunArguments};
+use super::scope::WorkerScope;
 use super::stop::stop_line;
 use crate::domain::{LeaseOwnerLiveness, NextStep, ProcessId, ProcessListFilter, ProcessRecord};
 use crate::port::{ProcessRegistryExt, RegistryError};
@@ -91,6 +92,14 @@ impl<'drive> Sweep<'drive> {
         is_skipped: impl Fn(&ProcessId) -> bool,
     ) -> Result<Option<ProcessId>, RegistryError> {
         let registry = &self.environment.registry;
+        if let WorkerScope::Only(ids) = &self.environment.options.scope {
+            for process_id in ids.iter().filter(|process_id| !is_skipped(process_id)) {
+                if let Some(record) = registry.get_process(process_id).await? {
+                    self.look_at(&record).await;
+                }
+            }
+            return Ok(None);
+        }
         loop {
             let page = registry.list_page(ProcessListFilter::default(), after, PAGE_RECORDS).await?;
             for record in page.records.iter().filter(|record| !is_skipped(record.id())) {
@@ -109,6 +118,9 @@ impl<'drive> Sweep<'drive> {
 
     /// Looks at one process, and begins what is to be done. What fails is looked at again.
     pub(super) async fn look_at(&mut self, record: &ProcessRecord) {
+        if !self.environment.options.scope.contains(record.id()) {
+            return;
+        }
         self.report.looked_at += 1;
         if let Some(parent) = Environment::parent_that_matters(record) {
             let parent = (!record.status.is_terminal()).then(|| parent.clone());
@@ -145,7 +157,12 @@ impl<'drive> Sweep<'drive> {
             NextStep::Act(_) => self.begin(record.id()).await,
             NextStep::AwaitRetry { wait_ms } => {
                 self.report.awaiting_retry += 1;
-                Look::DueIn(Duration::from_millis(wait_ms))
+                let wait = Duration::from_millis(wait_ms);
+                // The deadline may come before the next attempt does.
+                match self.deadline(record) {
+                    Look::DueIn(deadline) => Look::DueIn(wait.min(deadline)),
+                    _ => Look::DueIn(wait),
+                }
             }
             NextStep::AwaitExternalOwner => {
                 self.report.external += 1;

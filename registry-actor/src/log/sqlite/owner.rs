@@ -7,13 +7,14 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::open_error::OpenError;
+use crate::process_stat::ProcessStat;
 
 /// Who holds a store, as it wrote beside it. For people; the lock itself is the proof.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,15 +40,9 @@ impl fmt::Display for StoreHolder {
 impl StoreHolder {
     fn this_process() -> Self {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        // The name in the second field may hold spaces and brackets: fields are counted from its end. The start is the
-        // twenty-second of all, the twentieth after the name.
-        let started = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(19)?.parse().ok());
-        Self {
-            pid: std::process::id(),
-            boot_id: boot_id.trim().to_owned(),
-            started_at_ticks: started.unwrap_or_default(),
-        }
+        let pid = std::process::id();
+        let started_at_ticks = ProcessStat::of(pid).ok().flatten().map(|stat| stat.start_ticks).unwrap_or_default();
+        Self { pid, boot_id: boot_id.trim().to_owned(), started_at_ticks }
     }
 }
 
@@ -85,6 +80,26 @@ impl OwnerLock {
         file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{holder}")).map_err(failed)?;
         Ok(Self { _file: file })
     }
+}
+
+/// Whether some host owns the store now, as far as this process can see. It does not take the lock to find out: a host that
+/// starts just then would be turned away.
+pub(super) fn is_owned(store: &Path) -> io::Result<bool> {
+    let inode = match std::fs::metadata(lock_path(store)) {
+        Ok(metadata) => metadata.ino(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    Ok(std::fs::read_to_string("/proc/locks")?.lines().any(|line| is_exclusive_lock_of(line, inode)))
+}
+
+/// Whether a line of `/proc/locks` tells of such a lock. Devices are not compared: what is written there is not what a file
+/// system of layers tells of its files.
+fn is_exclusive_lock_of(line: &str, inode: u64) -> bool {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    fields.next() == Some("FLOCK")
+        && fields.nth(1) == Some("WRITE")
+        && fields.nth(1).and_then(|file| file.rsplit(':').next()?.parse().ok()) == Some(inode)
 }
 
 fn lock_path(store: &Path) -> PathBuf {
@@ -149,3 +164,36 @@ pub(super) fn warn_of_network(path: &Path) {
 /// Warns of file systems on which locks may not hold. Only Linux tells.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn warn_of_network(_path: &Path) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_told_by_its_kind_and_its_file() {
+        let held = "12: FLOCK  ADVISORY  WRITE 13455 fe:00:11043096 0 EOF";
+        assert!(is_exclusive_lock_of(held, 11_043_096));
+        assert!(!is_exclusive_lock_of(held, 43_096));
+        for other in [
+            "12: FLOCK  ADVISORY  READ 13455 fe:00:11043096 0 EOF",
+            "12: POSIX  ADVISORY  WRITE 13455 fe:00:11043096 0 EOF",
+            "12: -> FLOCK  ADVISORY  WRITE 13455 fe:00:11043096 0 EOF",
+            "",
+        ] {
+            assert!(!is_exclusive_lock_of(other, 11_043_096), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_store_is_owned_as_long_as_its_lock_is_held() {
+        let directory = std::env::temp_dir().join(format!("proctor-owner-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let store = directory.join("store.db");
+        assert!(!is_owned(&store).expect("it can be seen"), "nobody ever did");
+        let lock = OwnerLock::acquire(&store).expect("the lock is free");
+        assert!(is_owned(&store).expect("it can be seen"));
+        drop(lock);
+        assert!(!is_owned(&store).expect("it can be seen"));
+        std::fs::remove_dir_all(&directory).expect("the directory goes");
+    }
+}

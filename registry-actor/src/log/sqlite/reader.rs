@@ -13,7 +13,7 @@ use super::open_error::OpenError;
 use super::pool::ReaderPool;
 use super::schema::{self, Synchronous};
 use super::{owner, read};
-use crate::domain::{ProcessEvent, ProcessId, ReplayKey};
+use crate::domain::{ProcessEvent, ProcessId, ReplayKey, StoreSession};
 use crate::port::{Answer, FeedPage, LogError, Position, ProcessVerification, Query, StoredProcess};
 
 /// Reads a store and never changes it. It takes no lock: a live owner does not notice it.
@@ -72,6 +72,21 @@ impl SqliteReader {
     #[must_use]
     pub fn store_id(&self) -> &Arc<str> {
         &self.store_id
+    }
+
+    /// The session from which the deaths of owners are seen: the present one while a host owns the store, and the next one when
+    /// none does, since whoever opens the store next has proved that the present one is over. Where the system does not
+    /// tell whether a host owns it, the present one.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn judging_session(&self) -> Result<StoreSession, LogError> {
+        // Asked before the number is read: a host that begins a session in between is not taken for one that is over.
+        let is_owned = owner::is_owned(self.pool.path()).unwrap_or(true);
+        let identity = self.pool.read(|connection| Ok(schema::read_identity(connection)?)).await?;
+        let present = identity.map_or(0, |identity| identity.session);
+        let number = if is_owned { present } else { present.saturating_add(1) };
+        Ok(StoreSession { store_id: Arc::clone(&self.store_id), number })
     }
 
     /// As [`ProcessLog::load`](crate::port::ProcessLog::load).

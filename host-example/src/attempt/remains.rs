@@ -3,9 +3,8 @@
 //! It owns reading the records and having each attempt searched for. It does not know what becomes of the process.
 
 use registry_actor::{
-    actor::ActorRegistry,
     domain::{ProcessEvent, ProcessId, Sequence},
-    port::{ProcessRegistryExt, RegistryError},
+    port::{ProcessRegistry, ProcessRegistryExt, RegistryError},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -22,7 +21,11 @@ use crate::command_process::{ATTEMPT_STARTED, GUARDED};
 /// An attempt that somebody made before.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct PastAttempt {
+    /// Its number as its host counted it. Stores of earlier versions have counts of their own: it names, and identifies
+    /// nothing.
     number: u32,
+    /// Where its record is.
+    sequence: Sequence,
     marker: Marker,
     boot_id: Option<String>,
     /// The guard, and thus the process group, if it came so far.
@@ -83,28 +86,22 @@ impl PastAttempts {
     ///
     /// # Errors
     /// [`RemainsError::Registry`] and [`RemainsError::Record`].
-    pub(crate) async fn read(registry: &ActorRegistry, process_id: &ProcessId) -> Result<Self, RemainsError> {
+    pub(crate) async fn read(registry: &dyn ProcessRegistry, process_id: &ProcessId) -> Result<Self, RemainsError> {
         let mut attempts = Vec::new();
         let mut after = Sequence::REGISTRATION;
         while let Some(event) = registry.first_event_of_type(process_id, ATTEMPT_STARTED, after).await? {
             after = event.sequence;
             let StartedPayload { attempt: number, marker, boot_id } = payload_of(&event)?;
-            attempts.push(PastAttempt { number, marker, boot_id, guard: None });
+            attempts.push(PastAttempt { number, sequence: after, marker, boot_id, guard: None });
         }
         let mut after = Sequence::REGISTRATION;
         while let Some(event) = registry.first_event_of_type(process_id, GUARDED, after).await? {
             after = event.sequence;
             let GuardedPayload { attempt: number, guard } = payload_of(&event)?;
-            for attempt in attempts.iter_mut().filter(|attempt| attempt.number == number) {
-                attempt.guard = Some(guard.clone());
-            }
+            let Some(attempt) = latest_before(&mut attempts, number, after) else { continue };
+            attempt.guard = Some(guard);
         }
         Ok(Self(attempts))
-    }
-
-    /// The number of the attempt that comes next.
-    pub(crate) fn next_number(&self) -> u32 {
-        self.0.iter().map(|attempt| attempt.number).max().unwrap_or(0).saturating_add(1)
     }
 
     /// Ends whatever of them still runs, and tells what it was. Returns with success only when nothing is left.
@@ -131,6 +128,11 @@ impl PastAttempts {
     }
 }
 
+/// The attempt whose guard is told of there: the latest of that number.
+fn latest_before(attempts: &mut [PastAttempt], number: u32, sequence: Sequence) -> Option<&mut PastAttempt> {
+    attempts.iter_mut().rfind(|attempt| attempt.number == number && attempt.sequence < sequence)
+}
+
 impl PastAttempt {
     fn is_of_another_boot(&self, current: Option<&str>) -> bool {
         matches!((self.boot_id.as_deref(), current), (Some(then), Some(now)) if then != now)
@@ -146,11 +148,6 @@ impl PastAttempt {
 }
 
 impl Remains {
-    /// How many processes were killed.
-    pub(crate) fn killed(&self) -> usize {
-        self.0.iter().map(|(_, report)| report.killed.len()).sum()
-    }
-
     /// The report as evidence.
     pub(crate) fn to_evidence(&self) -> Value {
         let attempts: Vec<_> = self
@@ -173,13 +170,24 @@ mod tests {
 
     fn attempt(number: u32, boot_id: Option<&str>) -> PastAttempt {
         let marker = Marker::random().expect("random numbers");
-        PastAttempt { number, marker, boot_id: boot_id.map(str::to_owned), guard: None }
+        let sequence = Sequence(u64::from(number));
+        PastAttempt { number, sequence, marker, boot_id: boot_id.map(str::to_owned), guard: None }
     }
 
+    /// A store whose attempts an earlier version had counted by itself: the registry's own count began at 1 again.
     #[test]
-    fn attempts_are_counted_from_one() {
-        assert_eq!(PastAttempts::default().next_number(), 1);
-        assert_eq!(PastAttempts(vec![attempt(1, None), attempt(2, None)]).next_number(), 3);
+    fn a_guard_belongs_to_the_latest_attempt_of_its_number() {
+        let mut attempts = [attempt(1, None), attempt(2, None), attempt(1, None)];
+        for (place, attempt) in (1..).zip(&mut attempts) {
+            attempt.sequence = Sequence(10 * place);
+        }
+        let found = |attempts: &mut [PastAttempt], number, sequence| {
+            latest_before(attempts, number, Sequence(sequence)).map(|attempt| attempt.sequence.0)
+        };
+        assert_eq!(found(&mut attempts, 1, 15), Some(10));
+        assert_eq!(found(&mut attempts, 1, 35), Some(30));
+        assert_eq!(found(&mut attempts, 2, 35), Some(20));
+        assert_eq!(found(&mut attempts, 2, 15), None);
     }
 
     #[test]
