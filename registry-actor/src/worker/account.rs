@@ -320,8 +320,8 @@ mod tests {
         let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
         let (drive, ending) = ractor::Actor::spawn(None, Listener, sender).await.expect("a drive");
         account.seat(drive.clone());
-        drive.stop(None);
         let (first, second) = (told.recv().await, told.recv().await);
+        drive.stop(None);
         assert!(matches!(first, Some(DriveMessage::News)), "{first:?}");
         assert!(matches!(second, Some(DriveMessage::RunsOver)), "{second:?}");
         ending.await.expect("it ends");

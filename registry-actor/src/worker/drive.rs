@@ -68,7 +68,7 @@ pub(super) struct Drive {
     news: Arc<News>,
     /// How long everything may go without being looked at.
     pass_interval: Duration,
-    slept_since: Timestamp,
+    slept_since: (Instant, Timestamp),
     timer: Option<AbortHandle>,
     ticks: u64,
 }
@@ -76,7 +76,8 @@ pub(super) struct Drive {
 /// The pause before a pass that failed is made again.
 const FAILED_PASS_PAUSE: Duration = Duration::from_secs(1);
 
-/// A wall clock that is further than this from where the monotonic clock says that it should be has jumped.
+/// A clock that is further than this from where the timer's own says that it should be has jumped: the wall clock was set,
+/// or the machine was suspended, and the timer's clock stood still.
 const JUMP_MS: u64 = 1_000;
 
 impl Actor for DriveActor {
@@ -95,7 +96,7 @@ impl Actor for DriveActor {
             // Before the first pass: whatever is committed after that is told.
             source.attach(&(Arc::clone(&news) as Arc<dyn CommitListener>));
         }
-        let slept_since = environment.options.clock.now();
+        let slept_since = (Instant::now(), environment.options.clock.now());
         let options = &environment.options;
         let pass_interval = if source.is_some() { options.pass_interval } else { options.longest_sleep };
         let mut drive = Drive {
@@ -301,7 +302,8 @@ impl Drive {
     /// Sets the timer anew.
     fn sleep(&mut self, myself: &ActorRef<DriveMessage>) {
         self.stop_timer();
-        let (now, clocks) = (Instant::now(), self.environment.options.clock.now());
+        let now = Instant::now();
+        let clocks = (now, self.environment.options.clock.now());
         if has_jumped(self.slept_since, clocks) {
             self.look_at_everything();
         }
@@ -320,9 +322,10 @@ impl Drive {
     }
 }
 
-fn has_jumped(before: Timestamp, now: Timestamp) -> bool {
-    let passed_ms = now.monotonic_ms.saturating_sub(before.monotonic_ms);
-    before.epoch_ms.saturating_add(passed_ms).abs_diff(now.epoch_ms) > JUMP_MS
+fn has_jumped(before: (Instant, Timestamp), now: (Instant, Timestamp)) -> bool {
+    let passed_ms = u64::try_from(now.0.saturating_duration_since(before.0).as_millis()).unwrap_or(u64::MAX);
+    let is_off = |before_ms: u64, now_ms: u64| before_ms.saturating_add(passed_ms).abs_diff(now_ms) > JUMP_MS;
+    is_off(before.1.epoch_ms, now.1.epoch_ms) || is_off(before.1.monotonic_ms, now.1.monotonic_ms)
 }
 
 impl Environment {

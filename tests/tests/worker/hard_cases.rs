@@ -1,6 +1,7 @@
 //! The worker where two things happen at once: waits that are given up, causes that meet, stores that do not say what they
 //! did, and actors that die in the midst of it.
 
+use std::pin::Pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -20,9 +21,13 @@ enum Way {
     Lost(RegistryError),
     /// It is never answered.
     Nowhere,
+    /// It is carried out, and the answer is lost.
+    NoAnswer,
+    /// It is carried out after this.
+    After(Pin<Box<dyn Future<Output = ()> + Send>>),
 }
 
-type OnCommand = Box<dyn Fn(&Command) -> Way + Send + Sync>;
+type OnCommand = Box<dyn Fn(&ProcessId, &Command) -> Way + Send + Sync>;
 type OnQuery = Box<dyn Fn(&Query) + Send + Sync>;
 
 /// A registry with something between it and its caller.
@@ -33,7 +38,7 @@ struct Between {
 }
 
 impl Between {
-    fn commands(scene: &Scene, on_command: impl Fn(&Command) -> Way + Send + Sync + 'static) -> Arc<Self> {
+    fn commands(scene: &Scene, on_command: impl Fn(&ProcessId, &Command) -> Way + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             registry: scene.registry.clone(),
             on_command: Box::new(on_command),
@@ -44,7 +49,7 @@ impl Between {
     fn queries(scene: &Scene, on_query: impl Fn(&Query) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             registry: scene.registry.clone(),
-            on_command: Box::new(|_| Way::On),
+            on_command: Box::new(|_, _| Way::On),
             on_query: Box::new(on_query),
         })
     }
@@ -53,10 +58,18 @@ impl Between {
 #[async_trait]
 impl ProcessRegistry for Between {
     async fn execute(&self, process_id: &ProcessId, command: Command) -> Result<Receipt, RegistryError> {
-        match (self.on_command)(&command) {
+        match (self.on_command)(process_id, &command) {
             Way::On => self.registry.execute(process_id, command).await,
             Way::Lost(error) => Err(error),
             Way::Nowhere => std::future::pending().await,
+            Way::NoAnswer => {
+                self.registry.execute(process_id, command).await?;
+                Err(unknown())
+            }
+            Way::After(first) => {
+                first.await;
+                self.registry.execute(process_id, command).await
+            }
         }
     }
 
@@ -76,6 +89,16 @@ impl ProcessRegistry for Between {
     fn change_source(&self) -> Option<ChangeSource> {
         self.registry.change_source()
     }
+}
+
+fn unknown() -> RegistryError {
+    let operation = registry_actor::domain::OperationId { issuer: 1, number: 1 };
+    RegistryError::OutcomeUnknown { process_id: process_id("p"), operation, reason: "the line was cut".to_owned() }
+}
+
+/// Whether it is the first time.
+fn once(flag: &AtomicBool) -> bool {
+    !flag.swap(true, Ordering::SeqCst)
 }
 
 fn not_stored() -> RegistryError {
@@ -243,15 +266,11 @@ async fn a_run_whose_end_is_never_known_to_be_written_ends_with_its_lease() {
     scene.register(registration("p", Rerunnable)).await;
     let (asked, count) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&count);
-    let registry = Between::commands(&scene, move |command| match command {
+    let registry = Between::commands(&scene, move |_, command| match command {
         Command::Complete { .. } => {
             counted.fetch_add(1, Ordering::Relaxed);
             assert!(asked.fetch_add(1, Ordering::Relaxed) < 10_000, "it is asked without a pause");
-            Way::Lost(RegistryError::OutcomeUnknown {
-                process_id: process_id("p"),
-                operation: registry_actor::domain::OperationId { issuer: 1, number: 1 },
-                reason: "the line was cut".to_owned(),
-            })
+            Way::Lost(unknown())
         }
         Command::RenewLease { .. } => Way::Lost(not_stored()),
         _ => Way::On,
@@ -412,7 +431,7 @@ async fn the_end_of_a_killed_run_is_written_although_the_store_fails_for_a_momen
     scene.executor.script(&id, |_| for_ever());
     scene.register(registration("p", OwnerBound)).await;
     let failures = AtomicUsize::new(2);
-    let registry = Between::commands(&scene, move |command| match command {
+    let registry = Between::commands(&scene, move |_, command| match command {
         Command::FailAttempt { .. }
             if failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() =>
         {
@@ -437,7 +456,7 @@ async fn the_end_of_a_killed_run_is_written_although_the_drive_dies_while_it_wri
     scene.register(registration("p", OwnerBound)).await;
     let (first, reached) = (AtomicBool::new(true), Arc::new(Notify::new()));
     let tell = Arc::clone(&reached);
-    let registry = Between::commands(&scene, move |command| match command {
+    let registry = Between::commands(&scene, move |_, command| match command {
         Command::FailAttempt { .. } if first.swap(false, Ordering::SeqCst) => {
             tell.notify_one();
             Way::Nowhere
@@ -453,5 +472,160 @@ async fn the_end_of_a_killed_run_is_written_although_the_drive_dies_while_it_wri
     reached.notified().await;
     drive.kill();
     assert_eq!(failure_code(&scene.outcome(&id).await), Some("run_killed"));
+    scene.end(worker).await;
+}
+
+/// What the pass has listed is old when the lease is there.
+#[tokio::test(start_paused = true)]
+async fn what_is_done_with_a_process_is_decided_under_its_lease() {
+    let scene = Scene::new().await;
+    let id = scene.register(registration("p", Rerunnable)).await;
+    let (registry, asked) = (scene.registry.clone(), AtomicBool::new(false));
+    let between = Between::commands(&scene, move |_, command| match command {
+        Command::ClaimLease { .. } if once(&asked) => {
+            let registry = registry.clone();
+            Way::After(Box::pin(async move {
+                let request = AbandonRequest { requested_by: "ops".to_owned(), requested_at_ms: 1, reason: None };
+                registry.request_process_abandon(&process_id("p"), request).await.expect("requested");
+            }))
+        }
+        _ => Way::On,
+    });
+    let worker = scene.worker_over(between).await;
+    assert_eq!(scene.outcome(&id).await.terminal_state(), ProcessTerminalState::Abandoned);
+    assert_eq!(scene.executor.told().begun, []);
+    scene.end(worker).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_away_before_it_had_begun_is_not_executed() {
+    let scene = Scene::new().await;
+    let id = scene.register(registration("p", Rerunnable)).await;
+    let (registry, taken) = (scene.registry.clone(), AtomicBool::new(false));
+    let between = Between::commands(&scene, move |_, command| match command {
+        Command::BeginAttempt { .. } if once(&taken) => {
+            let registry = registry.clone();
+            Way::After(Box::pin(async move {
+                let lease = registry.get_process_lease(&process_id("p")).await.expect("readable").expect("held");
+                registry.complete_process_lease(&lease).await.expect("taken away");
+                let rival = opaque_owner("rival");
+                registry.claim_process_lease(&process_id("p"), rival, 600_000).await.expect("claimed");
+            }))
+        }
+        _ => Way::On,
+    });
+    let worker = scene.worker_over(between).await;
+    tokio::time::sleep(TTL * 2).await;
+    assert_eq!(scene.executor.told().begun, []);
+    let lease = scene.registry.get_process_lease(&id).await.expect("readable").expect("held");
+    assert_eq!(lease.owner, opaque_owner("rival"));
+    scene.end(worker).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_reports_what_was_written_and_nothing_else() {
+    let scene = Scene::new().await;
+    for name in ["refused", "unknown"] {
+        scene.executor.script(&process_id(name), until_stopped);
+        scene.register(registration(name, OwnerBound)).await;
+    }
+    let answered = AtomicBool::new(false);
+    let between = Between::commands(&scene, move |id, command| match command {
+        Command::Complete { .. } => match id.as_str() {
+            "refused" => Way::Lost(not_stored()),
+            _ if once(&answered) => Way::NoAnswer,
+            _ => Way::On,
+        },
+        _ => Way::On,
+    });
+    let worker = scene.worker_over(between).await;
+    scene.executor.until(|told| told.begun.len() == 2).await;
+    let report = worker.drain_owner_bound_work(TTL).await.expect("drained");
+    assert_eq!(report.abandoned, [process_id("unknown")], "it was written, and said to be when asked again");
+    assert_eq!(report.deferred, [process_id("refused")]);
+    assert!(!scene.record(&process_id("refused")).await.status.is_terminal());
+    let lease = scene.registry.get_process_lease(&process_id("refused")).await.expect("readable");
+    assert_eq!(lease, None, "whoever comes next does not wait for it");
+    scene.end(worker).await;
+}
+
+/// The lease is gone with the end, so that to write it again is refused: the attempt must not be taken for a lost one.
+#[tokio::test(start_paused = true)]
+async fn an_end_whose_answer_is_lost_is_written_once_and_known_to_be() {
+    let scene = Scene::new().await;
+    let retry = RetryPolicy { max_attempts: 3, initial_backoff_ms: 1_000, max_backoff_ms: 1_000 };
+    let id = process_id("p");
+    scene.executor.script(&id, |run| async move {
+        match run.attempt() {
+            1 => RunEnd::Failed(AttemptFailure::execution("exit", "once")),
+            _ => RunEnd::Ended(success()),
+        }
+    });
+    scene.register(registration("p", Rerunnable).with_retry(retry)).await;
+    let (failed, completed) = (AtomicBool::new(false), AtomicBool::new(false));
+    let between = Between::commands(&scene, move |_, command| match command {
+        Command::FailAttempt { .. } if once(&failed) => Way::NoAnswer,
+        Command::Complete { .. } if once(&completed) => Way::NoAnswer,
+        _ => Way::On,
+    });
+    let worker = scene.worker_over(between).await;
+    assert_eq!(scene.outcome(&id).await, success());
+    assert_eq!(scene.executor.attempts(&id), [1, 2]);
+    worker.idle().await;
+    assert_eq!(scene.registry.get_process_lease(&id).await.expect("readable"), None);
+    scene.end(worker).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_for_less_than_a_lease_lasts_ends_no_run() {
+    let scene = Scene::new().await;
+    let id = process_id("p");
+    scene.executor.script(&id, |_| succeed_after(300));
+    scene.register(registration("p", OwnerBound)).await;
+    let clock = Arc::clone(&scene.clock);
+    let began = clock.now().monotonic_ms;
+    let between = Between::commands(&scene, move |_, command| match command {
+        Command::RenewLease { .. } if (60_000..85_000).contains(&(clock.now().monotonic_ms - began)) => {
+            Way::Lost(not_stored())
+        }
+        _ => Way::On,
+    });
+    let worker = scene.worker_over(between).await;
+    assert_eq!(scene.outcome(&id).await, success());
+    assert_eq!(scene.executor.attempts(&id), [1]);
+    scene.end(worker).await;
+}
+
+/// The lease runs out while the machine sleeps, and nobody else has taken it.
+#[tokio::test(start_paused = true)]
+async fn a_suspended_machine_loses_no_run_and_notices_what_has_become_due() {
+    let scene = Scene::new().await;
+    let (id, external) = (process_id("p"), process_id("external"));
+    scene.executor.script(&id, |_| succeed_after(60));
+    scene.register(registration("p", OwnerBound)).await;
+    scene.register(registration("external", ExternallyOwned).with_deadline_ms(3_600_000)).await;
+    let worker = scene.worker().await;
+    scene.executor.until(|told| told.begun.len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    scene.clock.suspend_ms(8 * 3_600_000);
+    let began = tokio::time::Instant::now();
+    assert_eq!(failure_code(&scene.outcome(&external).await), Some("deadline_passed"));
+    assert!(began.elapsed() <= scene.worker_options.longest_sleep, "{:?}", began.elapsed());
+    assert_eq!(scene.outcome(&id).await, success());
+    assert_eq!(scene.executor.attempts(&id), [1]);
+    scene.end(worker).await;
+}
+
+/// Within one session a drive that has nothing to do sleeps: a wall clock that is set has it look at the dates again.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_a_set_clock_has_passed_is_noticed() {
+    let scene = Scene::new().await;
+    let id = scene.register(registration("p", ExternallyOwned).with_deadline_ms(3_600_000)).await;
+    let worker = scene.worker().await;
+    worker.sweep().await.expect("a pass");
+    scene.clock.jump_ms(7_200_000);
+    let began = tokio::time::Instant::now();
+    assert_eq!(failure_code(&scene.outcome(&id).await), Some("deadline_passed"));
+    assert!(began.elapsed() <= scene.worker_options.longest_sleep, "{:?}", began.elapsed());
     scene.end(worker).await;
 }
