@@ -585,7 +585,7 @@ async fn a_store_that_fails_for_less_than_a_lease_lasts_ends_no_run() {
     let clock = Arc::clone(&scene.clock);
     let began = clock.now().monotonic_ms;
     let between = Between::commands(&scene, move |_, command| match command {
-        Command::RenewLease { .. } if (60_000..85_000).contains(&(clock.now().monotonic_ms - began)) => {
+        Command::RenewLease { .. } if (61_000..85_000).contains(&(clock.now().monotonic_ms - began)) => {
             Way::Lost(not_stored())
         }
         _ => Way::On,
