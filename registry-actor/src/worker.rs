@@ -22,6 +22,7 @@ mod journal;
 mod lease_keeper;
 mod news;
 mod options;
+mod place;
 mod run;
 mod run_actor;
 mod run_context;

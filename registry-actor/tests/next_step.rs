@@ -246,6 +246,12 @@ fn started_owner_bound_work_with_a_free_lease_is_abandoned_when_its_starter_is_d
         situation.lease = lapsed(Death::Unproved);
     });
     assert_eq!(unheard, NextStep::Stuck, "a holder that may live is heard first");
+    let another = step(&record, |situation| {
+        dead(situation);
+        situation.lease = LeaseSituation::Lapsed { owner: owner("another"), death: Death::Unproved };
+    });
+    let by_sweep = abandoned(AbandonWriter::Sweep, Some("starter"));
+    assert_eq!(another, by_sweep, "one that took the lease and began nothing has nothing to say");
     let without_executor = step(&record, |situation| {
         dead(situation);
         situation.has_executor = false;

@@ -2,6 +2,9 @@
 //!
 //! Time stands still unless somebody sleeps: the clock of the store goes with that of the runtime.
 
+#[path = "worker/hard_cases.rs"]
+mod hard_cases;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -191,8 +191,14 @@ impl ProcessSituation<'_> {
             (RecoveryDisposition::ExternallyOwned, _) => NextStep::AwaitExternalOwner,
             (RecoveryDisposition::OwnerBound, Some(_)) if self.dead_holder().is_some() => NextStep::AwaitExecutor,
             (RecoveryDisposition::OwnerBound, Some(starter)) => {
-                // A holder that may live is heard before somebody who began long ago.
-                let unheard = matches!(self.lease, LeaseSituation::Lapsed { death: Death::Unproved, .. });
+                // A holder that may live is heard before somebody who began long ago, unless it began nothing: then it was
+                // about to end the process, and did not come to it.
+                let begun_by = record.attempts.latest.as_ref().map(|latest| &latest.owner);
+                let unheard = matches!(
+                    &self.lease,
+                    LeaseSituation::Lapsed { owner, death: Death::Unproved }
+                        if begun_by.is_none_or(|begun_by| begun_by.same_incarnation(owner))
+                );
                 match (self.starter, unheard, self.has_executor) {
                     // The lease was given up and the outcome never came, as when an earlier recovery could not end what was
                     // left of the work.
@@ -240,6 +246,16 @@ impl ProcessSituation<'_> {
             LeaseSituation::Held { lease, death: Death::Proved, .. } => Some(&lease.owner),
             LeaseSituation::Lapsed { owner, death: Death::Proved } => Some(owner),
             LeaseSituation::Free | LeaseSituation::Held { .. } | LeaseSituation::Lapsed { .. } => None,
+        }
+    }
+
+    /// Who had it last, as far as that is known: the holder whose lease lapsed, or else who began the execution.
+    #[must_use]
+    pub fn latest_owner(&self) -> Option<&LeaseOwnerIdentity> {
+        match &self.lease {
+            LeaseSituation::Held { lease, .. } => Some(&lease.owner),
+            LeaseSituation::Lapsed { owner, .. } => Some(owner),
+            LeaseSituation::Free => self.record.first_started.as_ref().map(|started| &started.owner),
         }
     }
 

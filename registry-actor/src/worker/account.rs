@@ -1,14 +1,15 @@
 //! The account of a worker: which runs are under way, and how many more there may be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ractor::ActorRef;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use super::drive::DriveMessage;
 use super::lease_keeper::LeaseKeeper;
+use super::place::Place;
 use super::run::TakeOver;
 use super::stop::StopSender;
 use crate::domain::{ProcessId, ProcessLease};
@@ -21,14 +22,14 @@ pub(super) struct Account {
     permits: Arc<Semaphore>,
     /// How many are under way, for whoever waits until there are none.
     count: watch::Sender<Count>,
-    /// Runs that are over and that the drive has not looked at.
-    over: Mutex<Vec<RunOver>>,
+    /// Runs that are over and that the drive has not dealt with.
+    over: Mutex<VecDeque<RunOver>>,
     /// The present drive.
     drive: watch::Sender<Option<ActorRef<DriveMessage>>>,
 }
 
 /// A run that is over, however it ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct RunOver {
     /// The process.
     pub(super) process_id: ProcessId,
@@ -72,7 +73,7 @@ struct Count {
 pub(super) struct RunEntry {
     account: Arc<Account>,
     process_id: ProcessId,
-    place: Mutex<Option<OwnedSemaphorePermit>>,
+    place: Arc<Place>,
     holding: Mutex<Option<Arc<LeaseKeeper>>>,
     taken: Mutex<Option<TakeOver>>,
 }
@@ -109,22 +110,22 @@ impl Account {
         if runs.under_way.contains_key(process_id) {
             return Err(NotEntered::UnderWay);
         }
-        let place = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| NotEntered::Full)?;
+        let place = Place::take(&self.permits).ok_or(NotEntered::Full)?;
         runs.under_way.insert(process_id.clone(), UnderWay { stop, stage: Stage::TakingOver });
         runs.taking_over += 1;
         self.count.send_replace(runs.count());
         Ok(RunEntry {
             account: Arc::clone(self),
             process_id: process_id.clone(),
-            place: Mutex::new(Some(place)),
+            place,
             holding: Mutex::default(),
             taken: Mutex::default(),
         })
     }
 
-    /// Whether another run could be entered.
-    pub(super) fn has_place(&self) -> bool {
-        self.permits.available_permits() > 0
+    /// How many more runs could be entered.
+    pub(super) fn places(&self) -> usize {
+        self.permits.available_permits()
     }
 
     pub(super) fn is_under_way(&self, process_id: &ProcessId) -> bool {
@@ -165,9 +166,10 @@ impl Account {
         let _ = self.count.subscribe().wait_for(|count| count.taking_over == 0).await;
     }
 
-    /// Makes this the drive that is told of runs that are over, those of before it came included.
+    /// Makes this the drive that is told of news and of runs that are over, those of before it came included.
     pub(super) fn seat(&self, drive: ActorRef<DriveMessage>) {
         self.drive.send_replace(Some(drive));
+        self.tell_drive(DriveMessage::News);
         self.tell_drive(DriveMessage::RunsOver);
     }
 
@@ -179,9 +181,19 @@ impl Account {
         }
     }
 
-    /// The runs that are over since this was asked before.
-    pub(super) fn take_over(&self) -> Vec<RunOver> {
-        mem::take(&mut *self.over.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The run that is over and was not dealt with for the longest time. It stays until it is struck off: a drive that
+    /// dies on it leaves it to the next one.
+    pub(super) fn first_over(&self) -> Option<RunOver> {
+        self.over().front().cloned()
+    }
+
+    /// Strikes off the run that was answered by [`first_over`](Self::first_over).
+    pub(super) fn strike_first_over(&self) {
+        self.over().pop_front();
+    }
+
+    fn over(&self) -> MutexGuard<'_, VecDeque<RunOver>> {
+        self.over.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn runs(&self) -> MutexGuard<'_, Runs> {
@@ -206,15 +218,9 @@ impl RunEntry {
         }
     }
 
-    /// Waits without taking the place of a run that could go on. Afterwards the run has a place again.
-    pub(super) async fn yielding<T>(&self, wait: impl Future<Output = T>) -> T {
-        drop(self.place().take());
-        let waited = wait.await;
-        // Never closed.
-        if let Ok(place) = Arc::clone(&self.account.permits).acquire_owned().await {
-            *self.place() = Some(place);
-        }
-        waited
+    /// The place that it gives up while it waits.
+    pub(super) const fn place(&self) -> &Arc<Place> {
+        &self.place
     }
 
     /// Notes the lease that is left behind if the run is killed now.
@@ -227,16 +233,12 @@ impl RunEntry {
         *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = None;
         *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = taken;
     }
-
-    fn place(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for RunEntry {
     fn drop(&mut self) {
         // The place first: whoever is told that the run is over may want to begin another.
-        drop(self.place().take());
+        self.place.leave();
         let keeper = self.holding.lock().unwrap_or_else(PoisonError::into_inner).take();
         let left_behind = keeper.map(|keeper| {
             keeper.stop();
@@ -244,7 +246,7 @@ impl Drop for RunEntry {
         });
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner).take();
         let over = RunOver { process_id: self.process_id.clone(), taken, left_behind };
-        self.account.over.lock().unwrap_or_else(PoisonError::into_inner).push(over);
+        self.account.over().push_back(over);
         {
             let mut runs = self.account.runs();
             if runs.under_way.remove(&self.process_id).is_some_and(|run| run.stage == Stage::TakingOver) {
@@ -284,6 +286,47 @@ mod tests {
         assert_eq!(enter(&account, "d").expect_err("closed"), NotEntered::Closed);
     }
 
+    /// Notes what a drive is told.
+    struct Listener;
+
+    impl ractor::Actor for Listener {
+        type Msg = DriveMessage;
+        type State = tokio::sync::mpsc::UnboundedSender<DriveMessage>;
+        type Arguments = Self::State;
+
+        async fn pre_start(
+            &self,
+            _: ActorRef<DriveMessage>,
+            told: Self::Arguments,
+        ) -> Result<Self::State, ractor::ActorProcessingErr> {
+            Ok(told)
+        }
+
+        async fn handle(
+            &self,
+            _: ActorRef<DriveMessage>,
+            message: DriveMessage,
+            told: &mut Self::State,
+        ) -> Result<(), ractor::ActorProcessingErr> {
+            Ok(told.send(message)?)
+        }
+    }
+
+    /// A drive listens before it can be told. News that came in between was told to nobody, and so was all that followed.
+    #[tokio::test]
+    async fn a_drive_that_is_seated_looks_at_the_news_and_at_the_runs_that_are_over() {
+        let account = Account::new(1);
+        account.tell_drive(DriveMessage::News);
+        let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let (drive, ending) = ractor::Actor::spawn(None, Listener, sender).await.expect("a drive");
+        account.seat(drive.clone());
+        let (first, second) = (told.recv().await, told.recv().await);
+        drive.stop(None);
+        assert!(matches!(first, Some(DriveMessage::News)), "{first:?}");
+        assert!(matches!(second, Some(DriveMessage::RunsOver)), "{second:?}");
+        ending.await.expect("it ends");
+    }
+
     #[tokio::test]
     async fn what_executes_is_settled_and_what_is_being_taken_over_is_not() {
         let account = Account::new(2);
@@ -309,7 +352,8 @@ mod tests {
     async fn who_waits_takes_no_place() {
         let account = Account::new(1);
         let parent = enter(&account, "parent").expect("there is a place");
-        let child = parent.yielding(async { enter(&account, "child").map(|child| child.process_id.clone()) }).await;
+        let wait = async { enter(&account, "child").map(|child| child.process_id.clone()) };
+        let child = parent.place().yielding(wait, std::future::pending()).await;
         assert_eq!(child, Ok(id("child")));
         assert_eq!(enter(&account, "other").expect_err("the parent has its place again"), NotEntered::Full);
     }

@@ -5,6 +5,7 @@
 //! commits, it looks at everything each time the timer has slept its longest.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use super::account::RunOver;
 use super::agenda::Agenda;
 use super::handle::Environment;
+use super::journal::passes_soon;
 use super::news::News;
 use super::run::TakeOver;
 use super::sweep::{Look, Sweep, SweepReport};
@@ -58,13 +60,15 @@ pub(super) struct Drive {
     children: BTreeMap<ProcessId, BTreeSet<ProcessId>>,
     /// Where the next pass goes on; `None`: at the beginning.
     cursor: Option<ProcessId>,
+    /// Whether everything is to be looked at once more when the pass has come to the end: what it has seen may be old.
+    once_more: bool,
     /// When the next pass is due.
     next_pass: Instant,
     /// Kept alive here; the source knows it weakly.
     news: Arc<News>,
     /// How long everything may go without being looked at.
     pass_interval: Duration,
-    slept_since: Timestamp,
+    slept_since: (Instant, Timestamp),
     timer: Option<AbortHandle>,
     ticks: u64,
 }
@@ -72,7 +76,8 @@ pub(super) struct Drive {
 /// The pause before a pass that failed is made again.
 const FAILED_PASS_PAUSE: Duration = Duration::from_secs(1);
 
-/// A wall clock that is further than this from where the monotonic clock says that it should be has jumped.
+/// A clock that is further than this from where the timer's own says that it should be has jumped: the wall clock was set,
+/// or the machine was suspended, and the timer's clock stood still.
 const JUMP_MS: u64 = 1_000;
 
 impl Actor for DriveActor {
@@ -91,7 +96,7 @@ impl Actor for DriveActor {
             // Before the first pass: whatever is committed after that is told.
             source.attach(&(Arc::clone(&news) as Arc<dyn CommitListener>));
         }
-        let slept_since = environment.options.clock.now();
+        let slept_since = (Instant::now(), environment.options.clock.now());
         let options = &environment.options;
         let pass_interval = if source.is_some() { options.pass_interval } else { options.longest_sleep };
         let mut drive = Drive {
@@ -100,6 +105,7 @@ impl Actor for DriveActor {
             agenda: Agenda::default(),
             children: BTreeMap::new(),
             cursor: None,
+            once_more: false,
             next_pass: Instant::now(),
             news,
             pass_interval,
@@ -153,8 +159,8 @@ impl Drive {
         self.take_in(looks, parents);
         // One that failed begins anew: what it has seen is on the agenda.
         let pause = match &passed {
-            Ok(None) => self.pass_interval,
-            Ok(Some(_)) => Duration::ZERO,
+            Ok(None) if !mem::take(&mut self.once_more) => self.pass_interval,
+            Ok(_) => Duration::ZERO,
             Err(_) => FAILED_PASS_PAUSE,
         };
         self.next_pass = now + pause;
@@ -172,20 +178,32 @@ impl Drive {
     }
 
     async fn agenda_is_due(&mut self) {
-        let has_place = self.environment.account.has_place();
-        let mut due = self.agenda.take_due(Instant::now(), has_place);
+        let mut due = self.agenda.take_due(Instant::now());
         let (environment, mut seen) = (&self.environment, HashMap::<LeaseOwnerLiveness, bool>::new());
         let is_dead =
             |holder: &LeaseOwnerLiveness| *seen.entry(holder.clone()).or_insert_with(|| environment.is_dead(holder));
         due.extend(self.agenda.take_widowed(is_dead));
         self.look_at(due).await;
+        // Those that come to nothing leave their places to others.
+        loop {
+            let waiting = self.agenda.take_placeless(self.environment.account.places());
+            if waiting.is_empty() {
+                return;
+            }
+            self.look_at(waiting).await;
+        }
+    }
+
+    fn look_at_everything(&mut self) {
+        self.next_pass = Instant::now();
+        self.once_more = self.cursor.is_some();
     }
 
     /// Looks at what the registry has told of, and at the children of that.
     async fn hear(&mut self) {
         let gathered = self.news.take();
         if gathered.everything {
-            self.next_pass = Instant::now();
+            self.look_at_everything();
         }
         let mut ids = Vec::new();
         for process_id in gathered.changed {
@@ -198,13 +216,14 @@ impl Drive {
     /// Looks at the processes of runs that are over.
     async fn settle(&mut self) {
         let mut ids = Vec::new();
-        for RunOver { process_id, taken, left_behind } in self.environment.account.take_over() {
+        while let Some(RunOver { process_id, taken, left_behind }) = self.environment.account.first_over() {
             if let Some(lease) = left_behind {
                 tracing::error!(%process_id, "a run was killed, its lease is given up");
                 if let Err(error) = self.give_up(&process_id, lease).await {
                     tracing::warn!(%process_id, %error, "the lease of a killed run is left to run out");
                 }
             }
+            self.environment.account.strike_first_over();
             match taken {
                 Some(TakeOver::Ended | TakeOver::ToBeContinued) => self.agenda.has_moved(&process_id),
                 Some(TakeOver::Left { reason }) => {
@@ -235,8 +254,8 @@ impl Drive {
                 code: "run_killed".to_owned(),
                 message: "its run was killed in a host that lives on".to_owned(),
             };
-            registry.execute(process_id, Command::FailAttempt { failure, fence: lease.fence() }).await?;
-            return Ok(());
+            let command = Command::FailAttempt { failure, fence: lease.fence() };
+            return passes_soon(|| registry.execute(process_id, command.clone())).await.map(drop);
         }
         registry.complete_process_lease(&lease).await
     }
@@ -251,7 +270,7 @@ impl Drive {
             match environment.registry.get_process(&process_id).await {
                 Ok(Some(record)) => sweep.look_at(&record).await,
                 // It is gone.
-                Ok(None) => drop(sweep.looks.insert(process_id, Look::Settled)),
+                Ok(None) => drop(sweep.looks.insert(process_id, Look::Ended)),
                 Err(error) => {
                     tracing::warn!(%process_id, %error, "a process could not be looked at");
                     sweep.looks.insert(process_id, Look::DueIn(Duration::from_secs(1)));
@@ -262,18 +281,20 @@ impl Drive {
         self.take_in(looks, parents);
     }
 
-    fn take_in(&mut self, looks: BTreeMap<ProcessId, Look>, parents: BTreeMap<ProcessId, Option<ProcessId>>) {
+    fn take_in(&mut self, looks: BTreeMap<ProcessId, Look>, parents: BTreeMap<ProcessId, (ProcessId, bool)>) {
         let now = Instant::now();
         for (process_id, look) in looks {
             self.agenda.note(process_id, look, now);
         }
-        for (child, parent) in parents {
-            match parent {
-                Some(parent) => drop(self.children.entry(parent).or_default().insert(child)),
-                None => self.children.retain(|_, children| {
-                    children.remove(&child);
-                    !children.is_empty()
-                }),
+        for (child, (parent, has_ended)) in parents {
+            let children = self.children.entry(parent.clone()).or_default();
+            if has_ended {
+                children.remove(&child);
+            } else {
+                children.insert(child);
+            }
+            if children.is_empty() {
+                self.children.remove(&parent);
             }
         }
     }
@@ -281,9 +302,10 @@ impl Drive {
     /// Sets the timer anew.
     fn sleep(&mut self, myself: &ActorRef<DriveMessage>) {
         self.stop_timer();
-        let (now, clocks) = (Instant::now(), self.environment.options.clock.now());
+        let now = Instant::now();
+        let clocks = (now, self.environment.options.clock.now());
         if has_jumped(self.slept_since, clocks) {
-            self.next_pass = now;
+            self.look_at_everything();
         }
         self.slept_since = clocks;
         let longest = self.environment.options.longest_sleep.min(self.next_pass.saturating_duration_since(now));
@@ -300,9 +322,10 @@ impl Drive {
     }
 }
 
-fn has_jumped(before: Timestamp, now: Timestamp) -> bool {
-    let passed_ms = now.monotonic_ms.saturating_sub(before.monotonic_ms);
-    before.epoch_ms.saturating_add(passed_ms).abs_diff(now.epoch_ms) > JUMP_MS
+fn has_jumped(before: (Instant, Timestamp), now: (Instant, Timestamp)) -> bool {
+    let passed_ms = u64::try_from(now.0.saturating_duration_since(before.0).as_millis()).unwrap_or(u64::MAX);
+    let is_off = |before_ms: u64, now_ms: u64| before_ms.saturating_add(passed_ms).abs_diff(now_ms) > JUMP_MS;
+    is_off(before.1.epoch_ms, now.1.epoch_ms) || is_off(before.1.monotonic_ms, now.1.monotonic_ms)
 }
 
 impl Environment {

@@ -225,11 +225,15 @@ impl Worker {
         }
         let killed = account.under_way();
         drop(self.supervisor.cast(WorkerMessage::KillRuns));
-        account.emptied().await;
-        // Their leases are given up by the drive. One that is dead just now leaves them to run out.
+        let grace = self.environment.options.grace;
+        if tokio::time::timeout(grace, account.emptied()).await.is_err() {
+            // It holds a thread, or went on in a task of its own. Its lease is renewed as long as it does.
+            tracing::error!(runs = ?account.under_way(), "runs were killed and did not end");
+        }
+        // Their leases are given up by the drive. One that is dead or hindered just now leaves them to run out.
         let (reply, settled) = oneshot::channel();
         account.tell_drive(DriveMessage::Settle(reply));
-        let _ = settled.await;
+        let _ = tokio::time::timeout(grace, settled).await;
         killed
     }
 

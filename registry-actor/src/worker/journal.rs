@@ -95,12 +95,13 @@ impl Journal {
         command: impl Fn(LeaseFence) -> Command + Send + Sync,
     ) -> Result<Arc<ProcessRecord>, RegistryError> {
         self.keeper.expect_release();
-        let mut unknown = false;
+        let (mut unknown, mut backoff) = (false, Backoff::default());
         loop {
             match self.execute(&command, Repeat::Doubles).await {
-                Err(RegistryError::OutcomeUnknown { reason, .. }) => {
-                    tracing::warn!(process_id = %self.process_id, reason, "whether the end of a run was written is unknown");
+                Err(error @ RegistryError::OutcomeUnknown { .. }) if !self.keeper.is_lost() => {
+                    tracing::warn!(process_id = %self.process_id, %error, "whether the end of a run was written is unknown");
                     unknown = true;
+                    sleep(backoff.delay()).await;
                 }
                 // It was made the first time, and with it went the lease.
                 Err(RegistryError::Refused(Refusal::LeaseLost { .. } | Refusal::AlreadyTerminal { .. })) if unknown => {

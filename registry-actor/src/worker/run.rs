@@ -132,6 +132,10 @@ impl Claimed<'_> {
             _ => None,
         };
         match verdict {
+            // What has not begun when the host stops is left to the next worker, with all of its attempts.
+            Verdict::Run if self.run.stopped.cause() == Some(StopCause::HostStopping) => {
+                Ok(TakeOver::Left { reason: "the host stops".to_owned() })
+            }
             Verdict::Run => match executor {
                 Some(executor) => match executor.cannot_run(&record) {
                     None => self.attempt(Arc::clone(executor)).await,
@@ -267,17 +271,27 @@ impl Claimed<'_> {
         if cause == Some(StopCause::LeaseLost) {
             return Err(Refusal::LeaseLost { process_id: self.run.process_id.clone() }.into());
         }
-        match ending(end, cause) {
+        let written = match ending(end, cause) {
             Ending::Outcome(output) => self.end(&output).await,
-            Ending::Failure(failure) => {
-                let record = self.journal.fail_attempt(&failure).await?;
-                Ok(if record.status.is_terminal() { TakeOver::Ended } else { TakeOver::ToBeContinued })
+            Ending::Failure(failure) => self.fail(&failure).await,
+            Ending::Release => self.journal.release().await.map(|()| TakeOver::ToBeContinued),
+        };
+        match written {
+            Err(RegistryError::Refused(refusal)) if is_of_the_content(&refusal) => {
+                let failure = AttemptFailure {
+                    class: ProcessFailureClass::Internal,
+                    code: "outcome_refused".to_owned(),
+                    message: format!("what its executor answered is refused: {refusal}"),
+                };
+                self.fail(&failure).await
             }
-            Ending::Release => {
-                self.journal.release().await?;
-                Ok(TakeOver::ToBeContinued)
-            }
+            written => written,
         }
+    }
+
+    async fn fail(&self, failure: &AttemptFailure) -> Result<TakeOver, RegistryError> {
+        let record = self.journal.fail_attempt(failure).await?;
+        Ok(if record.status.is_terminal() { TakeOver::Ended } else { TakeOver::ToBeContinued })
     }
 }
 
@@ -290,6 +304,18 @@ enum Ending {
     Failure(AttemptFailure),
     /// Nothing: the lease is given up.
     Release,
+}
+
+/// Whether something else could have been written: it is not the right to write that is missing.
+const fn is_of_the_content(refusal: &Refusal) -> bool {
+    !matches!(
+        refusal,
+        Refusal::LeaseLost { .. }
+            | Refusal::LeaseHeld { .. }
+            | Refusal::AlreadyTerminal { .. }
+            | Refusal::Unknown { .. }
+            | Refusal::NoAttemptBegun { .. }
+    )
 }
 
 /// What the end of an attempt means, under the cause for which it was stopped. `None`: it was dropped.
@@ -324,15 +350,7 @@ fn ending(end: Option<RunEnd>, cause: Option<StopCause>) -> Ending {
 /// Resolves when a run that was told to stop has had its time. A request to cancel has no limit, and a host that stops
 /// has its own.
 async fn overtime(stopped: &StopSignal, grace: Duration) {
-    let deadline = async {
-        if stopped.stopped().await != StopCause::DeadlinePassed {
-            std::future::pending::<()>().await;
-        }
-    };
-    tokio::select! {
-        () = stopped.lease_lost() => {}
-        () = deadline => {}
-    }
+    stopped.stopped_urgently().await;
     sleep(grace).await;
 }
 

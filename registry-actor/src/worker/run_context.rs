@@ -39,7 +39,8 @@ impl RunContext {
                 cause = self.stop.stopped() => Err(RunWaitError::Stopped(cause)),
             }
         };
-        self.entry.yielding(wait_or_stop).await
+        let urgent = async { drop(self.stop.stopped().await) };
+        self.entry.place().yielding(wait_or_stop, urgent).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! Why a run has to end, told to it once; a lost lease takes the place of every other reason.
+//! Why a run has to end. The first cause stays, unless a more urgent one comes: one that has a limit of time.
 
 use tokio::sync::watch;
 
@@ -18,10 +18,10 @@ pub(super) fn stop_line() -> (StopSender, StopSignal) {
 }
 
 impl StopSender {
-    /// Tells why. The first cause stays, unless the lease is lost: that leaves nothing to be decided.
+    /// Tells why.
     pub(super) fn stop(&self, cause: StopCause) {
         self.0.send_if_modified(|told| {
-            let is_news = told.is_none() || (cause == StopCause::LeaseLost && *told != Some(StopCause::LeaseLost));
+            let is_news = told.as_ref().is_none_or(|told| urgency(told) < urgency(&cause));
             if is_news {
                 *told = Some(cause);
             }
@@ -40,9 +40,9 @@ impl StopSignal {
         self.until(Option::is_some).await
     }
 
-    /// Resolves when the lease is lost.
-    pub(super) async fn lease_lost(&self) {
-        self.until(|told| *told == Some(StopCause::LeaseLost)).await;
+    /// Resolves when there is a cause that gives a run no more than its grace.
+    pub(super) async fn stopped_urgently(&self) {
+        self.until(|told| told.as_ref().is_some_and(|told| urgency(told) > 0)).await;
     }
 
     async fn until(&self, is_awaited: impl FnMut(&Option<StopCause>) -> bool) -> StopCause {
@@ -55,20 +55,33 @@ impl StopSignal {
     }
 }
 
+/// A run may take its time for a request, and for a host that stops as much as that gives it. At its deadline it has its
+/// grace, whatever it was asked before; and a lost lease leaves nothing to be decided.
+const fn urgency(cause: &StopCause) -> u8 {
+    match cause {
+        StopCause::CancelRequested { .. } | StopCause::HostStopping => 0,
+        StopCause::DeadlinePassed => 1,
+        StopCause::LeaseLost => 2,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_first_cause_stays_unless_the_lease_is_lost() {
+    async fn the_first_cause_stays_unless_a_more_urgent_one_comes() {
         let (sender, signal) = stop_line();
         assert_eq!(signal.cause(), None);
         sender.stop(StopCause::HostStopping);
-        sender.stop(StopCause::DeadlinePassed);
+        sender.stop(StopCause::CancelRequested { reason: None });
         assert_eq!(signal.stopped().await, StopCause::HostStopping);
+        sender.stop(StopCause::DeadlinePassed);
+        sender.stop(StopCause::CancelRequested { reason: None });
+        assert_eq!(signal.stopped().await, StopCause::DeadlinePassed);
+        signal.stopped_urgently().await;
         sender.stop(StopCause::LeaseLost);
         sender.stop(StopCause::HostStopping);
         assert_eq!(signal.stopped().await, StopCause::LeaseLost);
-        signal.lease_lost().await;
     }
 }

@@ -55,9 +55,11 @@ pub struct SweepReport {
 pub(super) enum Look {
     /// Nothing is due: a change will be told.
     Settled,
+    /// Nothing will be due any more.
+    Ended,
     /// Something is due then.
     DueIn(Duration),
-    /// Its holder keeps it, and may die before its time.
+    /// Nothing is due before then, unless this owner dies.
     Held { remaining: Duration, liveness: LeaseOwnerLiveness },
     /// There was no place for it.
     NoPlace,
@@ -70,8 +72,8 @@ pub(super) struct Sweep<'drive> {
     pub(super) report: SweepReport,
     /// What was found of each process that is to be looked at again.
     pub(super) looks: BTreeMap<ProcessId, Look>,
-    /// The parents of those that have one and have not ended; `None`: it has ended.
-    pub(super) parents: BTreeMap<ProcessId, Option<ProcessId>>,
+    /// The parents of those that have one, and whether the child has ended.
+    pub(super) parents: BTreeMap<ProcessId, (ProcessId, bool)>,
 }
 
 impl<'drive> Sweep<'drive> {
@@ -122,11 +124,11 @@ impl<'drive> Sweep<'drive> {
             return;
         }
         self.report.looked_at += 1;
-        if let Some(parent) = Environment::parent_that_matters(record) {
-            let parent = (!record.status.is_terminal()).then(|| parent.clone());
-            self.parents.insert(record.id().clone(), parent);
+        let parent = Environment::parent_that_matters(record);
+        if let Some(parent) = parent {
+            self.parents.insert(record.id().clone(), (parent.clone(), record.status.is_terminal()));
         }
-        if self.environment.account.is_under_way(record.id()) {
+        if parent.is_none() && self.environment.account.is_under_way(record.id()) {
             return;
         }
         let look = match self.step(record).await {
@@ -142,8 +144,13 @@ impl<'drive> Sweep<'drive> {
 
     async fn step(&mut self, record: &ProcessRecord) -> Result<Look, RegistryError> {
         let situation = self.environment.observer().observe(record).await?;
-        Ok(match situation.next_step() {
-            NextStep::Ended => Look::Settled,
+        let step = situation.next_step();
+        // Its run knows all that concerns it, but not of a parent that was registered after it had begun.
+        if !matches!(step, NextStep::AskToStop { .. }) && self.environment.account.is_under_way(record.id()) {
+            return Ok(Look::Settled);
+        }
+        Ok(match step {
+            NextStep::Ended => Look::Ended,
             NextStep::AskToStop { parent } => {
                 self.environment.ask_to_stop(record.id(), &parent).await?;
                 self.report.asked_to_stop += 1;
@@ -177,7 +184,14 @@ impl<'drive> Sweep<'drive> {
                 if self.report.stuck_ids.len() < NAMED_STUCK {
                     self.report.stuck_ids.push(record.id().clone());
                 }
-                self.deadline(record)
+                let remaining = match self.deadline(record) {
+                    Look::DueIn(deadline) => deadline,
+                    _ => Duration::MAX,
+                };
+                // No commit tells that its owner has died.
+                let liveness =
+                    situation.latest_owner().map_or(LeaseOwnerLiveness::Opaque, |owner| owner.liveness.clone());
+                Look::Held { remaining, liveness }
             }
         })
     }
