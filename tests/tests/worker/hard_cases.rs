@@ -629,3 +629,57 @@ async fn a_deadline_that_a_set_clock_has_passed_is_noticed() {
     assert!(began.elapsed() <= scene.worker_options.longest_sleep, "{:?}", began.elapsed());
     scene.end(worker).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_run_ends_for_the_reason_that_it_was_told_first() {
+    let scene = Scene::new().await;
+    let (id, go_on) = (process_id("p"), Arc::new(Notify::new()));
+    let gone_on = Arc::clone(&go_on);
+    scene.executor.script(&id, move |run| {
+        let gone_on = Arc::clone(&gone_on);
+        async move {
+            if run.stopped().await == StopCause::HostStopping {
+                gone_on.notified().await;
+            }
+            RunEnd::Stopped
+        }
+    });
+    scene.register(registration("p", Rerunnable)).await;
+    let worker = scene.worker().await;
+    scene.executor.until(|told| told.begun.len() == 1).await;
+    assert!(worker.stop_run(&id));
+    scene.registry.request_process_cancel(&id, None).await.expect("asked");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    go_on.notify_one();
+    assert_eq!(scene.outcome(&id).await.terminal_state(), ProcessTerminalState::Cancelled);
+    assert_eq!(scene.executor.attempts(&id), [1, 2], "it went on, and was asked to stop then");
+    scene.end(worker).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_meets_a_lease_that_was_taken_up_again_is_made_under_the_new_one() {
+    let scene = Scene::new().await;
+    let id = process_id("p");
+    let signal = || ProcessSignal::new("go").expect("a signal");
+    scene.executor.script(&id, move |run| async move {
+        match run.await_signal(&signal(), Sequence::REGISTRATION).await {
+            Ok(_) => RunEnd::Ended(success()),
+            Err(error) => RunEnd::Failed(AttemptFailure::execution("wait", error.to_string())),
+        }
+    });
+    let event_type = registry_actor::domain::ProcessEventType::plain(signal().event_type());
+    scene.register(registration("p", OwnerBound).with_extra_event_types([event_type])).await;
+    let (clock, slept) = (Arc::clone(&scene.clock), AtomicBool::new(false));
+    let between = Between::commands(&scene, move |_, command| match command {
+        Command::SetWait { .. } if once(&slept) => {
+            clock.suspend_ms(3_600_000);
+            Way::After(Box::pin(tokio::time::sleep(TTL)))
+        }
+        _ => Way::On,
+    });
+    let worker = scene.worker_over(between).await;
+    scene.event(&id, CoreEventType::WaitSet).await;
+    scene.registry.signal_process(&id, &signal(), "s1", json!(7)).await.expect("signalled");
+    assert_eq!(scene.outcome(&id).await, success());
+    scene.end(worker).await;
+}
