@@ -75,6 +75,11 @@ impl Host {
     /// Gives the store back.
     pub(crate) async fn shut_down(&self) {
         let report = self.registry.shut_down(SHUTDOWN_PATIENCE).await;
+        if report.log_left_open {
+            // A slow disk, or many pages to be given back to it: all that was promised is stored, and this host has time.
+            tracing::warn!("the store takes long to be closed");
+            self.registry.log().close().await;
+        }
         if report.shards_killed > 0 {
             tracing::warn!(shards = report.shards_killed, "shards did not come to rest in time and were killed");
         }
