@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use registry_actor::domain::{
@@ -70,7 +70,9 @@ pub(super) struct Stored {
 #[derive(Clone)]
 struct Current {
     generation: u32,
-    registration: ProcessRegistration,
+    registration: Arc<ProcessRegistration>,
+    /// Tells it from another one in the fingerprint of a state.
+    registered_as: u64,
     events: Vec<Arc<ProcessEvent>>,
     output: Option<ProcessAwaitOutput>,
     first_started: Option<ProcessStarted>,
@@ -136,7 +138,7 @@ impl Stored {
             // Refused whatever is stored.
             Deed::Read { .. } => vec![Step::Same],
             // What an answer does not say of a process must not be taken for granted: staying as it is is a branch.
-            Deed::Prune => std::iter::once(self.unchanged()).chain(self.prune()).collect(),
+            Deed::Prune => std::iter::once(self.unchanged()).chain(self.prune(world)).collect(),
             Deed::DeleteSession(session_id) => self.delete_session(world, session_id).into_iter().collect(),
         }
     }
@@ -265,14 +267,15 @@ impl Stored {
             Some(_) => return None,
         };
         if let Some(life) = &self.life {
-            (inserted.is_none() && life.registration == *registration).then_some(())?;
+            (inserted.is_none() && *life.registration == *registration).then_some(())?;
             // One that was sent again after its actor had died is answered without its event: that this is the life which
             // it means is a branch, too.
             return Some(self.unchanged());
         }
         let mut life = Current {
             generation: self.pruned + 1,
-            registration: registration.clone(),
+            registration: Arc::new(registration.clone()),
+            registered_as: mark(registration),
             events: Vec::new(),
             output: None,
             first_started: None,
@@ -288,8 +291,11 @@ impl Stored {
         Some(self.with(life))
     }
 
-    fn prune(&self) -> Option<Step> {
+    fn prune(&self, world: &World<'_>) -> Option<Step> {
         let life = self.life.as_ref().filter(|life| life.output.is_some())?;
+        // Of a life that is known it is known how it ended.
+        let ends_here = |end: &&Life| end.pruned && end.events.len() == life.events.len();
+        world.lives.get(&life.generation).is_none_or(ends_here).then_some(())?;
         Some(Step::Changed(Self { life: None, pruned: life.generation }))
     }
 
@@ -320,7 +326,7 @@ impl Stored {
         match refusal {
             Refusal::Unknown { .. } => false,
             Refusal::RegistrationConflict { .. } => {
-                matches!(command, Command::Register { registration } if **registration != life.registration)
+                matches!(command, Command::Register { registration } if **registration != *life.registration)
             }
             Refusal::ReplayConflict { replay_key } => {
                 let is_twice_in = |events: &[ProcessEventAppendRequest]| {
@@ -682,6 +688,12 @@ fn are_same(stored: &[Arc<ProcessEvent>], told: &[Arc<ProcessEvent>]) -> bool {
     stored.len() == told.len() && stored.iter().zip(told).all(|(stored, told)| is_same(stored, told))
 }
 
+fn mark(registration: &ProcessRegistration) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    format!("{registration:?}").hash(&mut hasher);
+    hasher.finish()
+}
+
 fn same_if(fits: bool) -> Vec<Step> {
     if fits { vec![Step::Same] } else { Vec::new() }
 }
@@ -690,11 +702,12 @@ impl Hash for Stored {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         self.pruned.hash(hasher);
         let Some(life) = &self.life else { return };
-        (life.generation, life.events.len(), life.fence.0).hash(hasher);
-        (life.output.is_some(), life.first_started.is_some(), life.wake_target.is_some()).hash(hasher);
+        (life.generation, life.registered_as, life.events.len(), life.fence.0).hash(hasher);
         for event in &life.events {
             (&*event.event_type, event.replay_key.as_ref().map(ReplayKey::as_str), event.occurred_at_ms).hash(hasher);
         }
+        // Whole, for what a call said may be in the state without being in an event that was told.
+        format!("{:?} {:?} {:?}", life.output, life.first_started, life.wake_target).hash(hasher);
         format!("{:?} {:?} {:?}", life.external_ref, life.abandon, life.holder).hash(hasher);
         if let Wait::Is(wait) = &life.wait {
             format!("{wait:?}").hash(hasher);

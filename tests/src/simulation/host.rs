@@ -75,6 +75,8 @@ impl Host {
             window: Duration::from_millis(300),
             quarantine: Duration::from_millis(40),
         };
+        // The strikes are many: a registry that gives up is what other tests are about.
+        options.supervisor_restart = RestartPolicy { failures_allowed: 1_000_000, ..options.restart };
         let registry = ActorRegistry::start(log, options).await.expect("a registry starts");
         let name = format!("host{}", plan.issuer);
         let listener = Arc::new(Listener { name: name.clone(), run: Arc::clone(run), heard: Mutex::default() });

@@ -49,6 +49,7 @@ pub struct World {
     issued: AtomicU64,
     enough: AtomicBool,
     broken: Mutex<Vec<Broken>>,
+    undecided: Mutex<Vec<String>>,
 }
 
 /// Somebody who waits for as long as it takes.
@@ -90,6 +91,7 @@ impl World {
             issued: AtomicU64::new(0),
             enough: AtomicBool::new(false),
             broken: Mutex::default(),
+            undecided: Mutex::default(),
         };
         world.open().await;
         Arc::new(world)
@@ -134,6 +136,18 @@ impl World {
     pub fn broken(&self, invariant: Invariant, what: String) {
         self.transcript.line("BROKEN", &format_args!("{invariant:?}: {what}"));
         lock(&self.broken).push(Broken { invariant, what });
+    }
+
+    /// Notes that nobody knows whether an invariant holds.
+    pub fn undecided(&self, what: String) {
+        self.transcript.line("UNDECIDED", &what);
+        lock(&self.undecided).push(what);
+    }
+
+    /// What was left undecided so far.
+    #[must_use]
+    pub fn left_undecided(&self) -> Vec<String> {
+        lock(&self.undecided).clone()
     }
 
     /// A source of choices for one task of the run.
