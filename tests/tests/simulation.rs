@@ -17,6 +17,8 @@ use registry_tests::simulation::{Invariant, Run, play, play_twice};
 const TAIL: usize = 40;
 /// So many failing seeds are told of in full.
 const TOLD: usize = 3;
+/// One seed in so many may be too wide for the search for an order. More of them would be a check that is not made.
+const UNDECIDED_IN: u64 = 1_000;
 
 fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -133,5 +135,6 @@ fn every_seed_keeps_every_promise_and_repeats_itself() {
         not_run: None,
     });
     let stories: Vec<String> = failed.iter().take(TOLD).map(tell).collect();
+    assert!(undecided.len() as u64 <= seeds / UNDECIDED_IN, "{} seeds are undecided", undecided.len());
     assert!(failed.is_empty(), "{by_invariant:?} in {} seeds\n{}", failed.len(), stories.join("\n"));
 }

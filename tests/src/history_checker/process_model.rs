@@ -332,12 +332,30 @@ impl Stored {
                 let is_twice_in = |events: &[ProcessEventAppendRequest]| {
                     events.iter().filter(|event| event.replay_key.as_ref() == Some(replay_key)).count() > 1
                 };
-                life.events.iter().any(|event| event.replay_key.as_ref() == Some(replay_key))
-                    || matches!(command, Command::Append { events, .. } if is_twice_in(events))
+                match command {
+                    Command::Append { events, .. } => {
+                        let differs = |event: &ProcessEventAppendRequest| {
+                            event.replay_key.as_ref() == Some(replay_key)
+                                && life.under(replay_key).is_some_and(|stored| !is_asked_for(stored, event))
+                        };
+                        events.iter().any(differs) || is_twice_in(events)
+                    }
+                    _ => life.under(replay_key).is_some(),
+                }
             }
-            Refusal::AlreadyTerminal { existing, .. }
-            | Refusal::AbandonOfTerminal { existing, .. }
-            | Refusal::WaitOfTerminal { existing, .. } => life.output.as_ref() == Some(existing),
+            // What stands under its key is answered with what stands, after the end, too.
+            Refusal::AlreadyTerminal { existing, .. } => {
+                let is_new = |event: &ProcessEventAppendRequest| {
+                    event.replay_key.as_ref().is_none_or(|key| life.under(key).is_none())
+                };
+                life.output.as_ref() == Some(existing)
+                    && !matches!(command, Command::Append { events, .. } if !events.iter().any(is_new))
+            }
+            // It is for the registry itself to ask the log.
+            Refusal::ReplayUnresolved { .. } => false,
+            Refusal::AbandonOfTerminal { existing, .. } | Refusal::WaitOfTerminal { existing, .. } => {
+                life.output.as_ref() == Some(existing)
+            }
             Refusal::LeaseHeld { holder, .. } => life.holder.as_ref().is_some_and(|held| held.is(holder)),
             Refusal::LeaseLost { .. } => match command {
                 // It may have expired.
@@ -346,7 +364,7 @@ impl Stored {
                 | Command::Complete { authority, .. }
                 | Command::RecordFirstStarted { authority, .. }
                 | Command::SetWait { authority, .. }
-                | Command::ClearWait { authority } => !life.holds_right(authority),
+                | Command::ClearWait { authority } => !life.holds_right(authority) || life.may_be_of_another(authority),
                 _ => false,
             },
             Refusal::ExternalRefConflict { stored, .. } => life.external_ref.as_ref() == Some(stored),
@@ -422,11 +440,20 @@ impl Current {
         self.events.get(place).is_some_and(|stored| is_same(stored, event))
     }
 
+    fn under(&self, key: &ReplayKey) -> Option<&Arc<ProcessEvent>> {
+        self.events.iter().find(|event| event.replay_key.as_ref() == Some(key))
+    }
+
     fn holds_right(&self, authority: &WriteAuthority) -> bool {
         match authority {
             WriteAuthority::Unfenced => true,
             WriteAuthority::Holder(fence) => self.holder.as_ref().is_some_and(|holder| holder.is_of(fence)),
         }
+    }
+
+    /// Whether the fence may be that of another life: of the token of a holder that nobody was told of nothing is known.
+    fn may_be_of_another(&self, authority: &WriteAuthority) -> bool {
+        matches!(authority, WriteAuthority::Holder(_)) && self.holder.as_ref().is_some_and(|held| held.token.is_none())
     }
 
     /// Whether the wait is so; where it is not known, what was told decides.
@@ -467,9 +494,8 @@ impl Current {
         let mut inserts = false;
         for (number, request) in requests.iter().enumerate() {
             let key = request.replay_key.as_ref();
-            let before = key.and_then(|key| self.events.iter().find(|event| event.replay_key.as_ref() == Some(key)));
-            if let Some(before) = before {
-                let is_asked_for = *before.event_type == *request.event_type && before.payload == request.payload;
+            if let Some(before) = key.and_then(|key| self.under(key)) {
+                let is_asked_for = is_asked_for(before, request);
                 let is_told = told.is_none_or(
                     |told| matches!(&told[number], ReceiptEvent::Replayed(event) if is_same(before, event)),
                 );
@@ -682,6 +708,10 @@ fn is_same(stored: &ProcessEvent, told: &ProcessEvent) -> bool {
     } else {
         stored == told
     }
+}
+
+fn is_asked_for(stored: &ProcessEvent, request: &ProcessEventAppendRequest) -> bool {
+    *stored.event_type == *request.event_type && stored.payload == request.payload
 }
 
 fn are_same(stored: &[Arc<ProcessEvent>], told: &[Arc<ProcessEvent>]) -> bool {

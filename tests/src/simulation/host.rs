@@ -121,6 +121,12 @@ impl Host {
     /// Kills the shard of a process. Several actors of a shard that dies end in an order of the actor library's own, so
     /// that they are killed before, in that of their ids; one alone outlives its shard for a moment.
     pub fn kill_shard(&self, of: &ProcessId, ids: &[ProcessId], shards: usize) {
+        self.kill_all_of_shard(of, ids, shards);
+        self.registry.supervisors_of(of).first().into_iter().for_each(|shard| shard.kill());
+    }
+
+    /// Kills the actors of a shard, if there are several.
+    pub fn kill_all_of_shard(&self, of: &ProcessId, ids: &[ProcessId], shards: usize) {
         let beside: Vec<ProcessId> = ids
             .iter()
             .filter(|id| id.shard_of(shards) == of.shard_of(shards) && self.registry.process_actor(id).is_some())
@@ -129,7 +135,6 @@ impl Host {
         if beside.len() > 1 {
             self.kill_processes(&beside);
         }
-        self.registry.supervisors_of(of).first().into_iter().for_each(|shard| shard.kill());
     }
 
     /// Kills the publisher.

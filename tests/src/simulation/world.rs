@@ -257,11 +257,21 @@ impl World {
                     host.kill_publisher(id);
                 }
                 10..=14 => {
-                    let point = FaultPoint::ALL[usize::try_from(dice.below(4)).expect("few")];
+                    // All those of a process and its shard.
+                    let point = FaultPoint::ALL[usize::try_from(dice.below(8)).expect("few")];
                     self.transcript.line("striker", &format_args!("lets {id} panic at {point:?}"));
-                    // Without the hook: thousands of runs would write of nothing else.
-                    let panic = || std::panic::resume_unwind(Box::new("scripted fault".to_owned()));
-                    host.faults.at(point, id, panic);
+                    let (of, ids, shards) = (id.clone(), self.ids.clone(), self.plan.shards);
+                    let struck = Arc::downgrade(&host);
+                    host.faults.at(point, id, move || {
+                        // There it is the shard that panics.
+                        if matches!(point, FaultPoint::Activate | FaultPoint::Buffer)
+                            && let Some(host) = struck.upgrade()
+                        {
+                            host.kill_all_of_shard(&of, &ids, shards);
+                        }
+                        // Without the hook: thousands of runs would write of nothing else.
+                        std::panic::resume_unwind(Box::new("scripted fault".to_owned()))
+                    });
                 }
                 15 => {
                     self.transcript.line("striker", &"lets reads fail");
