@@ -201,7 +201,12 @@ impl Client {
     /// of it.
     async fn send_again(&mut self, host: &Host, id: &ProcessId, mut event: ProcessEventAppendRequest) {
         match self.dice.below(3) {
-            0 => host.kill_processes(std::slice::from_ref(id)),
+            0 => {
+                host.kill_processes(std::slice::from_ref(id));
+                // An actor to which a kill and a message come at one moment looks at either first, by a random choice of
+                // its library.
+                sleep(Duration::from_millis(1)).await;
+            }
             1 => sleep(Duration::from_millis(self.dice.below(120))).await,
             _ => {}
         }

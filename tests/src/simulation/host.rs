@@ -119,21 +119,19 @@ impl Host {
     }
 
     /// Kills the shard of a process. Several actors of a shard that dies end in an order of the actor library's own, so
-    /// that they are killed before, in that of their ids; one alone outlives its shard for a moment.
-    pub fn kill_shard(&self, of: &ProcessId, ids: &[ProcessId], shards: usize) {
-        self.kill_all_of_shard(of, ids, shards);
+    /// that they are killed before, in that of their starts; one alone outlives its shard for a moment.
+    pub fn kill_shard(&self, of: &ProcessId) {
+        self.kill_all_of_shard(of);
         self.registry.supervisors_of(of).first().into_iter().for_each(|shard| shard.kill());
     }
 
-    /// Kills the actors of a shard, if there are several.
-    pub fn kill_all_of_shard(&self, of: &ProcessId, ids: &[ProcessId], shards: usize) {
-        let beside: Vec<ProcessId> = ids
-            .iter()
-            .filter(|id| id.shard_of(shards) == of.shard_of(shards) && self.registry.process_actor(id).is_some())
-            .cloned()
-            .collect();
-        if beside.len() > 1 {
-            self.kill_processes(&beside);
+    /// Kills the actors of a shard, if there are several: those too that have left the directory and have not ended.
+    pub fn kill_all_of_shard(&self, of: &ProcessId) {
+        let supervisors = self.registry.supervisors_of(of);
+        let mut actors = supervisors.first().map(|shard| shard.get_children()).unwrap_or_default();
+        if actors.len() > 1 {
+            actors.sort_by_key(|actor| actor.get_id().pid());
+            actors.iter().for_each(|actor| actor.kill());
         }
     }
 

@@ -250,7 +250,7 @@ impl World {
                 }
                 6 | 7 => {
                     self.transcript.line("striker", &format_args!("kills the shard of {id}"));
-                    host.kill_shard(id, &self.ids, self.plan.shards);
+                    host.kill_shard(id);
                 }
                 8 | 9 => {
                     self.transcript.line("striker", &"kills the publisher");
@@ -260,14 +260,13 @@ impl World {
                     // All those of a process and its shard.
                     let point = FaultPoint::ALL[usize::try_from(dice.below(8)).expect("few")];
                     self.transcript.line("striker", &format_args!("lets {id} panic at {point:?}"));
-                    let (of, ids, shards) = (id.clone(), self.ids.clone(), self.plan.shards);
-                    let struck = Arc::downgrade(&host);
+                    let (of, struck) = (id.clone(), Arc::downgrade(&host));
                     host.faults.at(point, id, move || {
                         // There it is the shard that panics.
                         if matches!(point, FaultPoint::Activate | FaultPoint::Buffer)
                             && let Some(host) = struck.upgrade()
                         {
-                            host.kill_all_of_shard(&of, &ids, shards);
+                            host.kill_all_of_shard(&of);
                         }
                         // Without the hook: thousands of runs would write of nothing else.
                         std::panic::resume_unwind(Box::new("scripted fault".to_owned()))
