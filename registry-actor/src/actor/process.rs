@@ -313,7 +313,9 @@ impl ProcessOwner {
         let is_same_life = match self.arguments.environment.log.query(query).await? {
             Answer::Process(now) => now.is_some_and(|now| now.generation == record.generation),
             _ => {
-                return Err(LogError::Unreadable { reason: "the log answered a record with something else".to_owned() });
+                return Err(LogError::Unreadable {
+                    reason: "the log answered a record with something else".to_owned(),
+                });
             }
         };
         Ok(is_same_life.then(|| Receipt::of_stored(command, record, stored, &self.state.replays)))
