@@ -57,6 +57,8 @@ pub struct Run {
     pub transcript: String,
     /// What did not hold.
     pub broken: Vec<Broken>,
+    /// What could not be decided: it did not hold, and it was not broken either.
+    pub undecided: Vec<String>,
     /// How many calls were recorded.
     pub calls: usize,
     /// How many events were stored.
@@ -95,7 +97,7 @@ pub fn play(seed: u64) -> Run {
         let world = World::new(seed, Plan::of_seed(seed)).await;
         let broken = world.play().await;
         let (calls, events) = (world.recorder.calls().len(), world.ledger.entries().events.len());
-        Run { seed, transcript: world.transcript.take(), broken, calls, events }
+        Run { seed, transcript: world.transcript.take(), broken, undecided: world.left_undecided(), calls, events }
     })
 }
 

@@ -1,5 +1,5 @@
 //! A log that sees who writes and who loads: whether two incarnations of a process write at once, and how many loads are
-//! under way. It can hold loads back.
+//! under way. It can hold loads and queries back.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -21,6 +21,8 @@ pub struct WatchedLog {
     seen: Arc<Mutex<Seen>>,
     loads: Semaphore,
     load_began: Notify,
+    queries: Semaphore,
+    query_began: Notify,
 }
 
 /// What a [`WatchedLog`] has seen.
@@ -36,6 +38,8 @@ pub struct Seen {
     pub loading: usize,
     /// The most loads that were under way at once.
     pub most_loading: usize,
+    /// Queries that were asked so far.
+    pub queries: usize,
     writing: HashSet<ProcessId>,
 }
 
@@ -51,7 +55,14 @@ impl WatchedLog {
     /// Watches a log.
     #[must_use]
     pub fn new(log: Arc<dyn ProcessLog>) -> Self {
-        Self { log, seen: Arc::default(), loads: Semaphore::new(Semaphore::MAX_PERMITS), load_began: Notify::new() }
+        Self {
+            log,
+            seen: Arc::default(),
+            loads: Semaphore::new(Semaphore::MAX_PERMITS),
+            load_began: Notify::new(),
+            queries: Semaphore::new(Semaphore::MAX_PERMITS),
+            query_began: Notify::new(),
+        }
     }
 
     /// What it has seen so far.
@@ -76,6 +87,28 @@ impl WatchedLog {
             let mut began = std::pin::pin!(self.load_began.notified());
             began.as_mut().enable();
             if self.lock().loading >= loads {
+                return;
+            }
+            began.await;
+        }
+    }
+
+    /// Queries wait from now on.
+    pub fn hold_queries(&self) {
+        self.queries.forget_permits(usize::MAX);
+    }
+
+    /// Lets so many queries through.
+    pub fn let_query(&self, queries: usize) {
+        self.queries.add_permits(queries);
+    }
+
+    /// Waits until so many queries were asked.
+    pub async fn asked_at_least(&self, queries: usize) {
+        loop {
+            let mut began = std::pin::pin!(self.query_began.notified());
+            began.as_mut().enable();
+            if self.lock().queries >= queries {
                 return;
             }
             began.await;
@@ -155,6 +188,9 @@ impl ProcessLog for WatchedLog {
     }
 
     async fn query(&self, query: Query) -> Result<Answer, LogError> {
+        self.lock().queries += 1;
+        self.query_began.notify_waiters();
+        self.queries.acquire().await.expect("it is never closed").forget();
         self.log.query(query).await
     }
 

@@ -11,14 +11,16 @@ use registry_actor::domain::{
     RegistryCommand, RegistryReceipt, Sequence, SessionScope,
 };
 use registry_actor::log::{MemoryLog, WriterPoint};
-use registry_actor::port::{LogError, ProcessLog, ProcessRegistry as _, ProcessRegistryExt as _, RegistryError};
-use registry_tests::ManualClock;
+use registry_actor::port::{
+    FaultPoint, LogError, ProcessLog, ProcessRegistry as _, ProcessRegistryExt as _, RegistryError,
+};
 use registry_tests::direct_registry::DirectRegistry;
 use registry_tests::log_author::{
     Author, across, alarm, complete, grant, keyed_output, output, process_id, prune, replay_key, waking_registration,
 };
 use registry_tests::log_backend::{LogBackend as _, SqliteBackend, raw_connection};
 use registry_tests::log_conformance::bounded;
+use registry_tests::{FaultScript, ManualClock, WatchedLog};
 use serde_json::json;
 
 async fn pruned(log: &dyn ProcessLog, command: RegistryCommand) -> registry_actor::domain::ProcessPruneReport {
@@ -141,6 +143,40 @@ async fn an_actor_whose_process_is_pruned_lives_on() {
         registry.complete_process(&id, ProcessAwaitOutput::success(json!(1))).await.expect("an outcome");
     }
     assert_eq!(registry.process_actor(&id).map(|actor| actor.get_id()), Some(actor), "it is the same actor");
+    registry.shut_down(Duration::from_secs(5)).await;
+}
+
+/// A call came back whose actor had died after the commit. Between the load of its life and the read of its events another writer
+/// pruned that life and began the next: the call was answered with what stood at its sequences there, as if it had stored that.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_comes_back_while_its_life_is_pruned_is_not_answered_from_the_next_life() {
+    let store: Arc<dyn ProcessLog> = Arc::new(MemoryLog::new("store"));
+    let watched = Arc::new(WatchedLog::new(Arc::clone(&store)));
+    let faults = FaultScript::new();
+    let mut options = RegistryOptions::default();
+    options.faults = Arc::clone(&faults) as _;
+    let registry = ActorRegistry::start(Arc::clone(&watched) as _, options).await.expect("the registry starts");
+    let id = process_id("p");
+    registry.execute(&id, registry_tests::log_author::register("p")).await.expect("a registration");
+    registry.execute(&id, complete()).await.expect("an outcome");
+    faults.panic_at(FaultPoint::AfterCommitBeforeReply, &id, 1);
+    watched.hold_queries();
+    let asked = watched.seen().queries;
+    let late = tokio::spawn({
+        let (registry, id) = (registry.clone(), id.clone());
+        async move { registry.execute(&id, output(1)).await }
+    });
+    watched.asked_at_least(asked + 1).await;
+    assert_eq!(faults.left(), 0, "the call is stored, and its actor has died");
+    let other = DirectRegistry::new(Arc::clone(&store), Arc::new(ManualClock::default()), 99);
+    assert_eq!(pruned(&*store, prune()).await.pruned_processes, 1);
+    other.execute(&id, registry_tests::log_author::register("p")).await.expect("the next life");
+    for number in 2..6 {
+        other.execute(&id, output(number)).await.expect("an append");
+    }
+    watched.let_query(1_000);
+    let answer = late.await.expect("nobody panics");
+    assert!(matches!(answer, Err(RegistryError::OutcomeUnknown { .. })), "{answer:?}");
     registry.shut_down(Duration::from_secs(5)).await;
 }
 

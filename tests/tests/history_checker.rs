@@ -9,7 +9,9 @@ use registry_actor::domain::{
     ProcessLeaseClaimOutcome, Receipt, ReceiptEvent, Refusal, ReplayKey, Sequence, WriteAuthority,
 };
 use registry_actor::log::MemoryLog;
-use registry_actor::port::{Answer, EventPage, ProcessChange, ProcessRegistryExt, RegistryError, Timestamp};
+use registry_actor::port::{
+    Answer, EventPage, ProcessChange, ProcessRegistry as _, ProcessRegistryExt, Query, RegistryError, Timestamp,
+};
 use registry_tests::example_process::{note, opaque_owner, process_id, registration};
 use registry_tests::history_checker::{
     Answered, Asked, History, RecordedCall, Recorder, RecordingRegistry, Span, Violation, check,
@@ -234,6 +236,42 @@ async fn a_write_under_a_fence_that_was_displaced_is_found() {
     if let Asked::Execute(_, Command::Complete { authority, .. }) = &mut history.calls[COMPLETED].asked {
         *authority = WriteAuthority::Holder(first);
     }
+    assert!(!is_linearizable(&history));
+}
+
+/// Nobody was told the token of a claim without an answer: a caller whose fence has its number may hold that of another
+/// life.
+#[tokio::test]
+async fn a_fence_of_which_the_number_alone_fits_may_be_refused() {
+    let log = Arc::new(MemoryLog::new("checked store"));
+    let registry = Arc::new(ActorRegistry::start(log, RegistryOptions::default()).await.expect("a registry starts"));
+    let recorder = Recorder::new();
+    let recorded = RecordingRegistry::new(Arc::clone(&registry) as Arc<_>, Arc::clone(&recorder), 1);
+    for name in ["checked", "other"] {
+        recorded.register_process(registration(&process_id(name))).await.expect("registered");
+    }
+    let lease = recorded.claim_process_lease(&process_id("other"), opaque_owner("a"), 1_000).await.expect("free");
+    let authority = WriteAuthority::Holder(lease.acquired().expect("free").fence());
+    let claimed = recorder.calls().len();
+    recorded.claim_process_lease(&id(), opaque_owner("b"), 1_000).await.expect("free");
+    let command = Command::Append { events: vec![note(1)], authority };
+    let refused = recorded.execute(&id(), command).await;
+    assert!(matches!(refused, Err(RegistryError::Refused(Refusal::LeaseLost { .. }))), "{refused:?}");
+    recorded.query(Query::Lease { process_id: id() }).await.expect("readable");
+    let mut history = History::read(recorder.calls(), &*registry).await.expect("readable");
+    assert_eq!(check(&history), Ok(()));
+    history.calls[claimed].answered = None;
+    history.calls[claimed].span.end = None;
+    assert_eq!(check(&history), Ok(()), "nobody was told of the claim");
+}
+
+/// Whether the log has to be asked for a key is the registry's own affair.
+#[tokio::test]
+async fn a_key_that_was_not_looked_up_is_found() {
+    let mut history = sound().await;
+    let replay_key = ReplayKey::new("once").expect("a key");
+    let refused = RegistryError::Refused(Refusal::ReplayUnresolved { replay_key });
+    history.calls[REPEATED].answered = Some(Answered::Execute(Err(refused)));
     assert!(!is_linearizable(&history));
 }
 

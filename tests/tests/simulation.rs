@@ -17,6 +17,8 @@ use registry_tests::simulation::{Invariant, Run, play, play_twice};
 const TAIL: usize = 40;
 /// So many failing seeds are told of in full.
 const TOLD: usize = 3;
+/// One seed in so many may be too wide for the search for an order. More of them would be a check that is not made.
+const UNDECIDED_IN: u64 = 1_000;
 
 fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -36,6 +38,8 @@ struct Total {
     calls: AtomicU64,
     events: AtomicU64,
     failed: Mutex<Vec<Run>>,
+    /// Seeds of which an invariant was left undecided.
+    undecided: Mutex<Vec<u64>>,
 }
 
 fn play_all(seeds: std::ops::Range<u64>, threads: u64, twice_in: u64) -> Total {
@@ -52,6 +56,9 @@ fn play_all(seeds: std::ops::Range<u64>, threads: u64, twice_in: u64) -> Total {
                     let mut run = if seed.is_multiple_of(twice_in) { play_twice(seed) } else { play(seed) };
                     total.calls.fetch_add(run.calls as u64, Ordering::Relaxed);
                     total.events.fetch_add(run.events as u64, Ordering::Relaxed);
+                    if !run.undecided.is_empty() {
+                        total.undecided.lock().expect("nobody panics with it").push(seed);
+                    }
                     if !run.broken.is_empty() {
                         let mut failed = total.failed.lock().expect("nobody panics with it");
                         if failed.len() >= TOLD {
@@ -74,6 +81,7 @@ fn every_seed_keeps_every_promise_and_repeats_itself() {
         let file = std::env::temp_dir().join(format!("proctor-simulation-{seed}.txt"));
         std::fs::write(&file, &run.transcript).expect("the transcript can be written");
         println!("{} calls, {} events, transcript in {}", run.calls, run.events, file.display());
+        run.undecided.iter().for_each(|what| println!("undecided: {what}"));
         assert!(run.broken.is_empty(), "{}", tell(&run));
         return;
     }
@@ -85,12 +93,18 @@ fn every_seed_keeps_every_promise_and_repeats_itself() {
     let begin = Instant::now();
     let total = play_all(first..first + seeds, threads, twice_in);
     let failed = total.failed.into_inner().expect("nobody panics with it");
+    let mut undecided = total.undecided.into_inner().expect("nobody panics with it");
+    undecided.sort_unstable();
     let (calls, events) = (total.calls.into_inner(), total.events.into_inner());
     println!(
-        "{calls} calls, {events} events, {} seeds failed, in {:.1} s",
+        "{calls} calls, {events} events, {} seeds failed, {} undecided, in {:.1} s",
         failed.len(),
+        undecided.len(),
         begin.elapsed().as_secs_f64()
     );
+    if !undecided.is_empty() {
+        println!("the search for an order was given up for the seeds {undecided:?}");
+    }
     for run in &failed {
         let broken: std::collections::BTreeSet<Invariant> = run.broken.iter().map(|broken| broken.invariant).collect();
         println!("seed {}: {broken:?}", run.seed);
@@ -115,10 +129,12 @@ fn every_seed_keeps_every_promise_and_repeats_itself() {
         measured: BTreeMap::from([
             ("calls".to_owned(), calls.to_string()),
             ("events".to_owned(), events.to_string()),
+            ("seeds left undecided".to_owned(), undecided.len().to_string()),
             ("played twice".to_owned(), format!("one in {twice_in}")),
         ]),
         not_run: None,
     });
     let stories: Vec<String> = failed.iter().take(TOLD).map(tell).collect();
+    assert!(undecided.len() as u64 <= seeds / UNDECIDED_IN, "{} seeds are undecided", undecided.len());
     assert!(failed.is_empty(), "{by_invariant:?} in {} seeds\n{}", failed.len(), stories.join("\n"));
 }

@@ -265,24 +265,60 @@ impl ProcessOwner {
     /// Answers calls that were carried out before this incarnation began.
     async fn answer_repeated(&mut self, commands: VecDeque<Envelope>) -> Result<VecDeque<Envelope>, LogError> {
         self.look_back(&commands).await?;
-        let commands = self.give_up_former_lives(commands);
+        let mut commands = self.give_up_former_lives(commands);
         if self.operations.is_empty() {
             return Ok(commands);
         }
         let mut fresh = VecDeque::with_capacity(commands.len());
-        for envelope in commands {
+        while let Some(envelope) = commands.pop_front() {
             let Some(sequences) = self.operations.get(&envelope.call.operation).cloned() else {
                 fresh.push_back(envelope);
                 continue;
             };
-            self.resolve_keys(envelope.call.command.replay_keys(self.process_id())).await?;
-            let stored = self.stored_events(&sequences).await?;
-            if let Some(record) = self.state.record.clone() {
-                let receipt = Receipt::of_stored(&envelope.call.command, record, stored, &self.state.replays);
+            if let Some(receipt) = self.receipt_of_repeated(&envelope.call.command, &sequences).await? {
                 envelope.answer(Ok(receipt));
+                continue;
             }
+            // The next load knows which life it is now.
+            fresh.push_back(envelope);
+            fresh.append(&mut commands);
+            while let Some(envelope) = fresh.pop_back() {
+                self.waiting.push_front(envelope);
+            }
+            self.load(OPERATION_TAIL).await?;
         }
         Ok(fresh)
+    }
+
+    /// What a command is answered that stored these events; `None` if their life has been pruned since it was loaded.
+    async fn receipt_of_repeated(
+        &mut self,
+        command: &Command,
+        sequences: &[Sequence],
+    ) -> Result<Option<Receipt>, LogError> {
+        let Some(record) = self.state.record.clone() else {
+            return Ok(None);
+        };
+        let stored = match self.resolve_keys(command.replay_keys(self.process_id())).await {
+            Ok(()) => self.stored_events(sequences).await,
+            Err(error) => Err(error),
+        };
+        let stored = match stored {
+            Ok(stored) => stored,
+            Err(LogError::Unknown { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // Another life has the same sequences, so that the life is looked up after the events.
+        let query = Query::Process { process_id: self.process_id().clone() };
+        let is_same_life = match self.arguments.environment.log.query(query).await? {
+            Answer::Process(now) => now.is_some_and(|now| now.generation == record.generation),
+            _ => {
+                return Err(LogError::Unreadable {
+                    reason: "the log answered a record with something else".to_owned(),
+                });
+            }
+        };
+        Ok(is_same_life.then(|| Receipt::of_stored(command, record, stored, &self.state.replays)))
     }
 
     /// What a call stored may have gone with a life that was pruned. Then nobody knows, and to decide it anew could carry

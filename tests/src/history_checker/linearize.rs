@@ -4,10 +4,10 @@
 //! A call that changes nothing takes its place as soon as its answer fits: it cannot stand in the way of another one. So
 //! the search branches only where calls change something.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use registry_actor::domain::{Command, ProcessId, Refusal, RegistryCommand};
+use registry_actor::domain::{Command, ProcessId, ProcessPruneReport, Refusal, RegistryCommand, RegistryReceipt};
 use registry_actor::port::RegistryError;
 
 use super::Violation;
@@ -38,7 +38,9 @@ struct Operation<'history> {
 struct Search<'history> {
     world: World<'history>,
     operations: Vec<Operation<'history>>,
-    seen: HashSet<u64>,
+    /// Places from which no order was found: by the state and the definite operations that are done, which of the optional
+    /// ones were done.
+    seen: HashMap<u64, Vec<Vec<u64>>>,
     steps: usize,
     /// The furthest that an order came: how many definite operations it holds, and what stands in its way.
     furthest: (usize, String),
@@ -64,7 +66,7 @@ fn check_with(history: &History, process_id: &ProcessId, repeated: usize) -> Res
     let operations = operations_of(history, process_id, repeated);
     let mut search = Search {
         world: World::new(history, process_id),
-        seen: HashSet::new(),
+        seen: HashMap::new(),
         steps: 0,
         furthest: (0, String::new()),
         operations,
@@ -88,7 +90,7 @@ impl Search<'_> {
                 return true;
             }
             self.remember(&place);
-            if self.steps >= STEPS || !self.seen.insert(fingerprint(&place)) {
+            if self.steps >= STEPS || self.was_seen(&place) {
                 return false;
             }
             // The one that must come soonest is tried first; what may be left out comes last.
@@ -115,6 +117,29 @@ impl Search<'_> {
                 return true;
             }
         }
+        false
+    }
+
+    /// Whether no order was found from this state with no more of the optional operations done. What is left to do then
+    /// can be done from there, too.
+    fn was_seen(&mut self, place: &Place) -> bool {
+        let mut hasher = DefaultHasher::new();
+        let mut spent = vec![0_u64; place.done.len().div_ceil(64)];
+        for (number, operation) in self.operations.iter().enumerate() {
+            if !operation.is_optional {
+                place.done[number].hash(&mut hasher);
+            } else if place.done[number] {
+                spent[number / 64] |= 1 << (number % 64);
+            }
+        }
+        place.state.hash(&mut hasher);
+        let before = self.seen.entry(hasher.finish()).or_default();
+        let holds = |less: &[u64], more: &[u64]| less.iter().zip(more).all(|(less, more)| less & !more == 0);
+        if before.iter().any(|before| holds(before, &spent)) {
+            return true;
+        }
+        before.retain(|before| !holds(&spent, before));
+        before.push(spent);
         false
     }
 
@@ -194,13 +219,6 @@ fn text(value: &impl std::fmt::Debug) -> String {
     text
 }
 
-fn fingerprint(place: &Place) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    place.done.hash(&mut hasher);
-    place.state.hash(&mut hasher);
-    hasher.finish()
-}
-
 fn operations_of<'history>(
     history: &'history History,
     process_id: &ProcessId,
@@ -252,6 +270,7 @@ fn operations_of<'history>(
                     operations.push(Operation { after, ..operation(Deed::Record(record), false) });
                 }
             }
+            (Asked::Across(RegistryCommand::Prune { .. }), _) if pruned_nothing(call) => {}
             (Asked::Across(RegistryCommand::Prune { .. }), said) => {
                 let is_optional = !matches!(said, Heard::Said(Said::Across));
                 operations.push(operation(Deed::Prune, is_optional));
@@ -267,6 +286,13 @@ fn operations_of<'history>(
         }
     }
     operations
+}
+
+const fn pruned_nothing(call: &RecordedCall) -> bool {
+    matches!(
+        &call.answered,
+        Some(Answered::Across(Ok(RegistryReceipt::Pruned(ProcessPruneReport { pruned_processes: 0, .. }))))
+    )
 }
 
 const fn is_lease_move(command: &Command) -> bool {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use registry_actor::domain::{
@@ -70,7 +70,9 @@ pub(super) struct Stored {
 #[derive(Clone)]
 struct Current {
     generation: u32,
-    registration: ProcessRegistration,
+    registration: Arc<ProcessRegistration>,
+    /// Tells it from another one in the fingerprint of a state.
+    registered_as: u64,
     events: Vec<Arc<ProcessEvent>>,
     output: Option<ProcessAwaitOutput>,
     first_started: Option<ProcessStarted>,
@@ -136,7 +138,7 @@ impl Stored {
             // Refused whatever is stored.
             Deed::Read { .. } => vec![Step::Same],
             // What an answer does not say of a process must not be taken for granted: staying as it is is a branch.
-            Deed::Prune => std::iter::once(self.unchanged()).chain(self.prune()).collect(),
+            Deed::Prune => std::iter::once(self.unchanged()).chain(self.prune(world)).collect(),
             Deed::DeleteSession(session_id) => self.delete_session(world, session_id).into_iter().collect(),
         }
     }
@@ -265,14 +267,15 @@ impl Stored {
             Some(_) => return None,
         };
         if let Some(life) = &self.life {
-            (inserted.is_none() && life.registration == *registration).then_some(())?;
+            (inserted.is_none() && *life.registration == *registration).then_some(())?;
             // One that was sent again after its actor had died is answered without its event: that this is the life which
             // it means is a branch, too.
             return Some(self.unchanged());
         }
         let mut life = Current {
             generation: self.pruned + 1,
-            registration: registration.clone(),
+            registration: Arc::new(registration.clone()),
+            registered_as: mark(registration),
             events: Vec::new(),
             output: None,
             first_started: None,
@@ -288,8 +291,11 @@ impl Stored {
         Some(self.with(life))
     }
 
-    fn prune(&self) -> Option<Step> {
+    fn prune(&self, world: &World<'_>) -> Option<Step> {
         let life = self.life.as_ref().filter(|life| life.output.is_some())?;
+        // Of a life that is known it is known how it ended.
+        let ends_here = |end: &&Life| end.pruned && end.events.len() == life.events.len();
+        world.lives.get(&life.generation).is_none_or(ends_here).then_some(())?;
         Some(Step::Changed(Self { life: None, pruned: life.generation }))
     }
 
@@ -320,18 +326,36 @@ impl Stored {
         match refusal {
             Refusal::Unknown { .. } => false,
             Refusal::RegistrationConflict { .. } => {
-                matches!(command, Command::Register { registration } if **registration != life.registration)
+                matches!(command, Command::Register { registration } if **registration != *life.registration)
             }
             Refusal::ReplayConflict { replay_key } => {
                 let is_twice_in = |events: &[ProcessEventAppendRequest]| {
                     events.iter().filter(|event| event.replay_key.as_ref() == Some(replay_key)).count() > 1
                 };
-                life.events.iter().any(|event| event.replay_key.as_ref() == Some(replay_key))
-                    || matches!(command, Command::Append { events, .. } if is_twice_in(events))
+                match command {
+                    Command::Append { events, .. } => {
+                        let differs = |event: &ProcessEventAppendRequest| {
+                            event.replay_key.as_ref() == Some(replay_key)
+                                && life.under(replay_key).is_some_and(|stored| !is_asked_for(stored, event))
+                        };
+                        events.iter().any(differs) || is_twice_in(events)
+                    }
+                    _ => life.under(replay_key).is_some(),
+                }
             }
-            Refusal::AlreadyTerminal { existing, .. }
-            | Refusal::AbandonOfTerminal { existing, .. }
-            | Refusal::WaitOfTerminal { existing, .. } => life.output.as_ref() == Some(existing),
+            // What stands under its key is answered with what stands, after the end, too.
+            Refusal::AlreadyTerminal { existing, .. } => {
+                let is_new = |event: &ProcessEventAppendRequest| {
+                    event.replay_key.as_ref().is_none_or(|key| life.under(key).is_none())
+                };
+                life.output.as_ref() == Some(existing)
+                    && !matches!(command, Command::Append { events, .. } if !events.iter().any(is_new))
+            }
+            // It is for the registry itself to ask the log.
+            Refusal::ReplayUnresolved { .. } => false,
+            Refusal::AbandonOfTerminal { existing, .. } | Refusal::WaitOfTerminal { existing, .. } => {
+                life.output.as_ref() == Some(existing)
+            }
             Refusal::LeaseHeld { holder, .. } => life.holder.as_ref().is_some_and(|held| held.is(holder)),
             Refusal::LeaseLost { .. } => match command {
                 // It may have expired.
@@ -340,7 +364,7 @@ impl Stored {
                 | Command::Complete { authority, .. }
                 | Command::RecordFirstStarted { authority, .. }
                 | Command::SetWait { authority, .. }
-                | Command::ClearWait { authority } => !life.holds_right(authority),
+                | Command::ClearWait { authority } => !life.holds_right(authority) || life.may_be_of_another(authority),
                 _ => false,
             },
             Refusal::ExternalRefConflict { stored, .. } => life.external_ref.as_ref() == Some(stored),
@@ -416,11 +440,20 @@ impl Current {
         self.events.get(place).is_some_and(|stored| is_same(stored, event))
     }
 
+    fn under(&self, key: &ReplayKey) -> Option<&Arc<ProcessEvent>> {
+        self.events.iter().find(|event| event.replay_key.as_ref() == Some(key))
+    }
+
     fn holds_right(&self, authority: &WriteAuthority) -> bool {
         match authority {
             WriteAuthority::Unfenced => true,
             WriteAuthority::Holder(fence) => self.holder.as_ref().is_some_and(|holder| holder.is_of(fence)),
         }
+    }
+
+    /// Whether the fence may be that of another life: of the token of a holder that nobody was told of nothing is known.
+    fn may_be_of_another(&self, authority: &WriteAuthority) -> bool {
+        matches!(authority, WriteAuthority::Holder(_)) && self.holder.as_ref().is_some_and(|held| held.token.is_none())
     }
 
     /// Whether the wait is so; where it is not known, what was told decides.
@@ -461,9 +494,8 @@ impl Current {
         let mut inserts = false;
         for (number, request) in requests.iter().enumerate() {
             let key = request.replay_key.as_ref();
-            let before = key.and_then(|key| self.events.iter().find(|event| event.replay_key.as_ref() == Some(key)));
-            if let Some(before) = before {
-                let is_asked_for = *before.event_type == *request.event_type && before.payload == request.payload;
+            if let Some(before) = key.and_then(|key| self.under(key)) {
+                let is_asked_for = is_asked_for(before, request);
                 let is_told = told.is_none_or(
                     |told| matches!(&told[number], ReceiptEvent::Replayed(event) if is_same(before, event)),
                 );
@@ -678,8 +710,18 @@ fn is_same(stored: &ProcessEvent, told: &ProcessEvent) -> bool {
     }
 }
 
+fn is_asked_for(stored: &ProcessEvent, request: &ProcessEventAppendRequest) -> bool {
+    *stored.event_type == *request.event_type && stored.payload == request.payload
+}
+
 fn are_same(stored: &[Arc<ProcessEvent>], told: &[Arc<ProcessEvent>]) -> bool {
     stored.len() == told.len() && stored.iter().zip(told).all(|(stored, told)| is_same(stored, told))
+}
+
+fn mark(registration: &ProcessRegistration) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    format!("{registration:?}").hash(&mut hasher);
+    hasher.finish()
 }
 
 fn same_if(fits: bool) -> Vec<Step> {
@@ -690,11 +732,12 @@ impl Hash for Stored {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         self.pruned.hash(hasher);
         let Some(life) = &self.life else { return };
-        (life.generation, life.events.len(), life.fence.0).hash(hasher);
-        (life.output.is_some(), life.first_started.is_some(), life.wake_target.is_some()).hash(hasher);
+        (life.generation, life.registered_as, life.events.len(), life.fence.0).hash(hasher);
         for event in &life.events {
             (&*event.event_type, event.replay_key.as_ref().map(ReplayKey::as_str), event.occurred_at_ms).hash(hasher);
         }
+        // Whole, for what a call said may be in the state without being in an event that was told.
+        format!("{:?} {:?} {:?}", life.output, life.first_started, life.wake_target).hash(hasher);
         format!("{:?} {:?} {:?}", life.external_ref, life.abandon, life.holder).hash(hasher);
         if let Wait::Is(wait) = &life.wait {
             format!("{wait:?}").hash(hasher);

@@ -9,14 +9,15 @@ use registry_actor::domain::{
     AbandonRequest, ChangeCursor, Command, LeaseOwnerIdentity, LeaseOwnerLiveness, LeaseRelease, ProcessAwaitOutput,
     ProcessEventAppendRequest, ProcessEventType, ProcessExternalRef, ProcessFailureClass, ProcessHandleDescriptor,
     ProcessHandleGrant, ProcessId, ProcessInput, ProcessLease, ProcessLeaseClaimOutcome, ProcessListFilter,
-    ProcessRegistration, ProcessSignal, ProcessStarted, ProcessValueSelector, ProcessWakeDedupeKey, ProcessWakeSpec,
-    ProjectionWatermark, PruneFilter, Receipt, RecoveryDisposition, RegistryCommand, RegistryReceipt, ReplayKey,
-    Sequence, SessionScope, WaitState, WriteAuthority,
+    ProcessRegistration, ProcessSignal, ProcessStarted, ProcessTerminalSpec, ProcessTerminalState,
+    ProcessValueSelector, ProcessWakeDedupeKey, ProcessWakeSpec, ProjectionWatermark, PruneFilter, Receipt,
+    RecoveryDisposition, RegistryCommand, RegistryReceipt, ReplayKey, Sequence, SessionScope, WaitState,
+    WriteAuthority,
 };
 use registry_actor::port::{Answer, Clock, ProcessChange, ProcessWait, Query, RegistryError};
 use serde::Serialize;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::host::{Host, pause};
 use super::invariants::Invariant;
@@ -39,6 +40,8 @@ pub struct Client {
     cursor: Option<ChangeCursor>,
     /// What it read of the feed.
     projected: Vec<ProcessChange>,
+    /// What it appended under keys, by process: it may send it again.
+    keyed: BTreeMap<ProcessId, Vec<ProcessEventAppendRequest>>,
     notes: u64,
 }
 
@@ -48,7 +51,8 @@ impl Client {
     pub fn new(number: u32, world: Arc<World>) -> Self {
         let dice = world.dice(100 + u64::from(number));
         let name = format!("client{number}");
-        Self { number, name, world, dice, leases: BTreeMap::new(), cursor: None, projected: Vec::new(), notes: 0 }
+        let (leases, keyed) = (BTreeMap::new(), BTreeMap::new());
+        Self { number, name, world, dice, leases, cursor: None, projected: Vec::new(), keyed, notes: 0 }
     }
 
     /// Takes so many steps; answers what it read of the feed.
@@ -71,8 +75,7 @@ impl Client {
             }
             7..=18 => {
                 let events = (0..=self.dice.below(3)).map(|_| self.note(&id)).collect();
-                let authority = if self.dice.below(3) == 0 { self.authority(&id) } else { WriteAuthority::Unfenced };
-                self.execute(&host, &id, Command::Append { events, authority }).await;
+                self.append(&host, &id, events).await;
             }
             19..=24 => self.claim(&host, &id).await,
             25 | 26 => {
@@ -92,6 +95,15 @@ impl Client {
                 let started = ProcessStarted { owner, started_at_ms: self.world.clock.now().epoch_ms };
                 let authority = self.authority(&id);
                 self.execute(&host, &id, Command::RecordFirstStarted { started, authority }).await;
+            }
+            31 if self.dice.below(2) == 0 => {
+                let finish = ProcessEventAppendRequest::new("finish", json!({ "by": self.dice.below(2) }));
+                let key = ReplayKey::new(format!("finish {}", self.dice.below(2))).expect("a key");
+                let finish = finish.with_replay_key(key);
+                self.append(&host, &id, vec![finish.clone()]).await;
+                if self.dice.below(2) == 0 {
+                    self.send_again(&host, &id, finish).await;
+                }
             }
             31..=34 => {
                 let output = self.output();
@@ -132,9 +144,16 @@ impl Client {
                 let sequence = Sequence(self.dice.below(8));
                 self.execute(&host, &id, Command::AckWake { sequence }).await;
             }
-            42..=46 => {
+            42..=45 => {
                 let command = self.across(&id);
                 self.execute_across(&host, command).await;
+            }
+            46 | 51 => {
+                let sent = self.keyed.get(&id).cloned().unwrap_or_default();
+                if !sent.is_empty() {
+                    let which = usize::try_from(self.dice.below(sent.len() as u64)).expect("few");
+                    self.send_again(&host, &id, sent[which].clone()).await;
+                }
             }
             47 | 48 => self.project(&host).await,
             49 | 50 => {
@@ -169,6 +188,27 @@ impl Client {
             3 => signal().request(id, &format!("signal {}", self.dice.below(4)), json!({ "go": true })),
             _ => ProcessEventAppendRequest::new("note", json!({ "number": self.next_note() })),
         }
+    }
+
+    async fn append(&mut self, host: &Host, id: &ProcessId, events: Vec<ProcessEventAppendRequest>) {
+        let keyed = events.iter().filter(|event| event.replay_key.is_some()).cloned();
+        self.keyed.entry(id.clone()).or_default().extend(keyed);
+        let authority = if self.dice.below(3) == 0 { self.authority(id) } else { WriteAuthority::Unfenced };
+        self.execute(host, id, Command::Append { events, authority }).await;
+    }
+
+    /// Sends what it appended under a key again, or something else under that key, mostly to an actor that knows nothing
+    /// of it.
+    async fn send_again(&mut self, host: &Host, id: &ProcessId, mut event: ProcessEventAppendRequest) {
+        // Killing it is left to the striker: an actor that has just answered, and to which a kill and a message come at one
+        // moment, looks at either first by a random choice of its library.
+        if self.dice.below(3) > 0 {
+            sleep(Duration::from_millis(self.dice.below(120))).await;
+        }
+        if self.dice.below(3) == 0 {
+            event.payload = json!({ "key": "something else" });
+        }
+        self.append(host, id, vec![event]).await;
     }
 
     /// No two notes of a run have the same number.
@@ -346,12 +386,18 @@ pub fn registration(id: &ProcessId, shape: u64) -> ProcessRegistration {
         input: ProcessValueSelector::Payload,
         dedupe_key: ProcessWakeDedupeKey::EventIdentity,
     });
+    let mut finish = ProcessEventType::plain("finish");
+    finish.semantics.terminal = Some(ProcessTerminalSpec {
+        state: ProcessTerminalState::Completed,
+        await_output: Some(ProcessValueSelector::Payload),
+    });
     let input = ProcessInput::external(json!({ "shape": shape }));
     let mut registration = ProcessRegistration::new(id.clone(), input, RecoveryDisposition::ExternallyOwned)
         .with_extra_event_types([
             ProcessEventType::plain("note"),
             ProcessEventType::plain(signal().event_type()),
             alarm,
+            finish,
         ]);
     registration.wake_target = Some(SessionScope::session("s0"));
     registration

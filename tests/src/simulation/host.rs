@@ -75,6 +75,8 @@ impl Host {
             window: Duration::from_millis(300),
             quarantine: Duration::from_millis(40),
         };
+        // The strikes are many: a registry that gives up is what other tests are about.
+        options.supervisor_restart = RestartPolicy { failures_allowed: 1_000_000, ..options.restart };
         let registry = ActorRegistry::start(log, options).await.expect("a registry starts");
         let name = format!("host{}", plan.issuer);
         let listener = Arc::new(Listener { name: name.clone(), run: Arc::clone(run), heard: Mutex::default() });
@@ -117,17 +119,20 @@ impl Host {
     }
 
     /// Kills the shard of a process. Several actors of a shard that dies end in an order of the actor library's own, so
-    /// that they are killed before, in that of their ids; one alone outlives its shard for a moment.
-    pub fn kill_shard(&self, of: &ProcessId, ids: &[ProcessId], shards: usize) {
-        let beside: Vec<ProcessId> = ids
-            .iter()
-            .filter(|id| id.shard_of(shards) == of.shard_of(shards) && self.registry.process_actor(id).is_some())
-            .cloned()
-            .collect();
-        if beside.len() > 1 {
-            self.kill_processes(&beside);
-        }
+    /// that they are killed before, in that of their starts; one alone outlives its shard for a moment.
+    pub fn kill_shard(&self, of: &ProcessId) {
+        self.kill_all_of_shard(of);
         self.registry.supervisors_of(of).first().into_iter().for_each(|shard| shard.kill());
+    }
+
+    /// Kills the actors of a shard, if there are several: those too that have left the directory and have not ended.
+    pub fn kill_all_of_shard(&self, of: &ProcessId) {
+        let supervisors = self.registry.supervisors_of(of);
+        let mut actors = supervisors.first().map(|shard| shard.get_children()).unwrap_or_default();
+        if actors.len() > 1 {
+            actors.sort_by_key(|actor| actor.get_id().pid());
+            actors.iter().for_each(|actor| actor.kill());
+        }
     }
 
     /// Kills the publisher.

@@ -358,7 +358,11 @@ fn history(world: &World, entries: &Entries, feed: Vec<ProcessChange>) {
     history.feed.retain(|change| !matches!(change, ProcessChange::Event(event) if is_marker(&event.process_id)));
     for violation in history_checker::check(&history).err().unwrap_or_default() {
         let invariant = match &violation {
-            Violation::NotLinearizable { .. } | Violation::Undecided { .. } => Invariant::Linearizable,
+            Violation::Undecided { .. } => {
+                world.undecided(violation.to_string());
+                continue;
+            }
+            Violation::NotLinearizable { .. } => Invariant::Linearizable,
             Violation::TwoTerminals { .. } => Invariant::OneTerminal,
             Violation::Fence { .. } => Invariant::FencesGrow,
             Violation::Feed { .. } => Invariant::FeedCompleteInOrder,

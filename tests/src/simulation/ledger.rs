@@ -54,6 +54,11 @@ impl Ledger {
         self.lock().leases.push(lease);
     }
 
+    /// Notes what must never be heard of a log.
+    pub fn fault(&self, what: String) {
+        self.lock().faults.push(what);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -203,6 +203,10 @@ impl ProcessLog for SimulatedLog {
                 let monotonic_ms = run.clock.now().monotonic_ms;
                 run.ledger.lease(StoredLease { process_id: process_id.clone(), generation, monotonic_ms, row });
             }
+            if let (Fate::Stored | Fate::StoredAndUnknown, Err(AppendError::NotAccepted { reason })) = (fate, &result) {
+                // What the store has to guard against should have been decided before.
+                run.ledger.fault(format!("a batch of `{process_id}` was refused: {reason}"));
+            }
             let result = if fate == Fate::StoredAndUnknown { result.and(Err(unknown())) } else { result };
             match &result {
                 Ok(head) => {
