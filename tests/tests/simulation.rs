@@ -38,6 +38,8 @@ struct Total {
     calls: AtomicU64,
     events: AtomicU64,
     failed: Mutex<Vec<Run>>,
+    /// Seeds whose first two transcripts differed, and that repeated themselves in a later play.
+    third_time: AtomicU64,
     /// Seeds of which an invariant was left undecided.
     undecided: Mutex<Vec<u64>>,
 }
@@ -56,6 +58,7 @@ fn play_all(seeds: std::ops::Range<u64>, threads: u64, twice_in: u64) -> Total {
                     let mut run = if seed.is_multiple_of(twice_in) { play_twice(seed) } else { play(seed) };
                     total.calls.fetch_add(run.calls as u64, Ordering::Relaxed);
                     total.events.fetch_add(run.events as u64, Ordering::Relaxed);
+                    total.third_time.fetch_add(u64::from(run.plays > 2), Ordering::Relaxed);
                     if !run.undecided.is_empty() {
                         total.undecided.lock().expect("nobody panics with it").push(seed);
                     }
@@ -96,8 +99,9 @@ fn every_seed_keeps_every_promise_and_repeats_itself() {
     let mut undecided = total.undecided.into_inner().expect("nobody panics with it");
     undecided.sort_unstable();
     let (calls, events) = (total.calls.into_inner(), total.events.into_inner());
+    let third_time = total.third_time.into_inner();
     println!(
-        "{calls} calls, {events} events, {} seeds failed, {} undecided, in {:.1} s",
+        "{calls} calls, {events} events, {} seeds failed, {} undecided, {third_time} took more than two plays, in {:.1} s",
         failed.len(),
         undecided.len(),
         begin.elapsed().as_secs_f64()
@@ -129,6 +133,7 @@ fn every_seed_keeps_every_promise_and_repeats_itself() {
         measured: BTreeMap::from([
             ("calls".to_owned(), calls.to_string()),
             ("events".to_owned(), events.to_string()),
+            ("took more than two plays to repeat".to_owned(), third_time.to_string()),
             ("seeds left undecided".to_owned(), undecided.len().to_string()),
             ("played twice".to_owned(), format!("one in {twice_in}")),
         ]),

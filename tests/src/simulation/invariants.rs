@@ -51,7 +51,7 @@ pub enum Invariant {
     EverythingRests,
     /// The calls of each process have one order that explains their answers.
     Linearizable,
-    /// Two runs of a seed write the same transcript.
+    /// Two runs of a seed write the same transcript, byte for byte.
     Deterministic,
 }
 

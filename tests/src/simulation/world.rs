@@ -241,7 +241,6 @@ impl World {
         let mut restarts = self.plan.restarts;
         while !self.enough.load(Ordering::SeqCst) {
             sleep(Duration::from_millis(2 + dice.below(self.plan.strike_every_ms))).await;
-            quiet().await;
             let host = self.host(dice.below(2));
             let id = &self.ids[usize::try_from(dice.below(self.ids.len() as u64)).expect("few")];
             match dice.below(24) {
@@ -369,14 +368,3 @@ impl World {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-/// Lets everything that is ready at this instant have its turn. An actor chooses at random between a kill and a message that
-/// are ready at once, which no seed brings back: so kills find actors that wait.
-async fn quiet() {
-    for _ in 0..TURNS_TO_QUIET {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// More turns than one instant of a seed ever takes.
-const TURNS_TO_QUIET: usize = 200;
