@@ -14,6 +14,6 @@ mod scene;
 mod subject;
 
 pub use driver::{Difference, Played, play};
-pub use history::{Case, Random, Step, history, read_case, shrink, write_case};
+pub use history::{Case, Step, history, read_case, shrink, write_case};
 pub use model::{Hint, Model, No, Projected};
 pub use subject::{Backend, Subject};

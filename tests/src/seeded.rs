@@ -30,6 +30,24 @@ impl Random {
         self.next() % bound
     }
 
+    /// A number below a bound, which is not 0.
+    ///
+    /// # Panics
+    /// Never: it is smaller than a byte.
+    pub fn small(&mut self, bound: u8) -> u8 {
+        u8::try_from(self.below(bound.into())).expect("below a byte")
+    }
+
+    /// Whether this is the one time in so many.
+    pub const fn one_in(&mut self, bound: u64) -> bool {
+        self.below(bound) == 0
+    }
+
+    /// One of a list, which is not empty.
+    pub fn one_of<'list, T>(&mut self, list: &'list [T]) -> &'list T {
+        &list[self.index(list.len())]
+    }
+
     /// An index into a list of this length, which is not 0.
     ///
     /// # Panics

@@ -20,7 +20,7 @@ pub mod world;
 
 pub use invariants::{Broken, Invariant};
 
-use crate::oracle::Random;
+use crate::seeded::Random;
 use world::World;
 
 /// The dimensions of a run.

@@ -2,12 +2,12 @@
 //! and what is there verifies.
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use registry_actor::port::FaultPoint;
 use registry_tests::crash_writer::{CrashFindings, CrashWriter, Syncing, check};
 use registry_tests::power_cut::CuttableDisk;
 use registry_tests::scoreboard::{RunRecord, record};
+use registry_tests::seeded::{Random, seed};
 use rustix::process::Signal;
 
 const WRITER: &str = env!("CARGO_BIN_EXE_crash-writer");
@@ -17,27 +17,6 @@ fn rounds(variable: &str, default: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// Pseudo-random numbers from a printed seed: `PROCTOR_SEED` replays a run as far as the scheduler lets it.
-struct Random(u64);
-
-impl Random {
-    fn seeded() -> Self {
-        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.subsec_nanos().into());
-        let seed = std::env::var("PROCTOR_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(now);
-        println!("seed {seed}");
-        Self(seed)
-    }
-
-    /// SplitMix64.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
-
 /// How many rounds use one store: each child opens what the one before it left in the middle of its work, and the store
 /// stays small.
 const ROUNDS_OF_A_STORE: u64 = 4;
@@ -45,8 +24,8 @@ const ROUNDS_OF_A_STORE: u64 = 4;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_killed_under_mixed_load_loses_no_acknowledged_fact() {
     let rounds = rounds("PROCTOR_KILL_ROUNDS", 20) as u64;
-    let mut random = Random::seeded();
-    let seed = random.0;
+    let seed = seed();
+    let mut random = Random::new(seed);
     let (mut directory, mut acknowledged) = (tempfile::tempdir().expect("a directory"), Vec::new());
     let (mut facts, mut served) = (0, Vec::new());
     for round in 0..rounds {
@@ -90,7 +69,7 @@ async fn a_host_killed_under_mixed_load_loses_no_acknowledged_fact() {
 /// The points of the matrix of the supervised restarts, for the one way to die that takes the test with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_aborts_at_a_named_point_loses_no_acknowledged_fact() {
-    let mut random = Random::seeded();
+    let mut random = Random::new(seed());
     let points = FaultPoint::ALL.iter().map(|point| format!("{point:?}")).chain(["Restarting".to_owned()]);
     for (number, point) in points.enumerate() {
         let directory = tempfile::tempdir().expect("a directory");
@@ -127,7 +106,7 @@ async fn cut(syncing: Syncing, random: &mut Random) -> Result<(usize, CrashFindi
 #[tokio::test(flavor = "multi_thread")]
 async fn a_power_cut_loses_no_acknowledged_fact_and_the_test_has_teeth() {
     let rounds = rounds("PROCTOR_POWER_CUT_ROUNDS", 5);
-    let mut random = Random::seeded();
+    let mut random = Random::new(seed());
     let mut kept = 0;
     for round in 0..rounds {
         match cut(Syncing::Full, &mut random).await {

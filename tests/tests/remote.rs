@@ -30,6 +30,7 @@ use registry_tests::direct_registry::DirectRegistry;
 use registry_tests::example_process::{note, process_id, registration};
 use registry_tests::log_conformance::bounded;
 use registry_tests::scoreboard::{self, RunRecord};
+use registry_tests::seeded::Random;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -352,14 +353,8 @@ async fn random_bytes_never_stop_the_server_and_change_nothing() {
     bounded(async {
         let seed = std::env::var("PROCTOR_REMOTE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0x5eed_u64);
         println!("PROCTOR_REMOTE_SEED={seed}");
-        let mut state = seed;
-        let mut random = move || {
-            // SplitMix64.
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            mixed ^ (mixed >> 31)
-        };
+        let mut numbers = Random::new(seed);
+        let mut random = move || numbers.next();
         let host = Host::start().await;
         let id = host.registered("p").await;
         let _server = host.serve(ServerOptions::default()).await;

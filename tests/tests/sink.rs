@@ -19,7 +19,7 @@ use registry_actor::port::{
 };
 use registry_tests::ManualClock;
 use registry_tests::example_process::{note, process_id, registration};
-use registry_tests::oracle::Random;
+use registry_tests::seeded::Random;
 use serde_json::json;
 use sink::{
     CatchUp, ChannelSink, MailboxOptions, ProcessConsumer, SinkEvents, SinkItem, SinkMailbox, SinkReceiver, SinkReport,

@@ -17,6 +17,7 @@ use registry_actor::domain::{
 use registry_actor::log::{AppendFault, MemoryLog};
 use registry_actor::port::{ProcessLog, ProcessRegistryExt, RegistryError};
 use registry_tests::example_process::{note, opaque_owner, process_id, registration};
+use registry_tests::seeded::Random;
 use serde_json::json;
 
 const PROCESSES: u64 = 6;
@@ -26,19 +27,6 @@ const CALLS: u64 = 150;
 const KEYS: u64 = 40;
 /// A call that takes longer hangs. Restart delays and an unreadable store together take a few seconds at most.
 const BOUND: Duration = Duration::from_secs(60);
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    const fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
 
 /// What callers were told.
 #[derive(Default)]
@@ -125,7 +113,7 @@ impl World {
 
     /// One caller: appends, and lease moves as an owner of its own.
     async fn call(self: Arc<Self>, caller: u64) -> Told {
-        let mut random = Random(self.seed ^ (caller + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
+        let mut random = Random::new(self.seed ^ (caller + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
         let mut told = Told::default();
         let owner = opaque_owner(&format!("owner {caller}"));
         for call in 0..CALLS {
@@ -177,7 +165,7 @@ impl World {
 
     /// Strikes once for every few calls, so that the registry is never kept from all work.
     async fn strike(self: Arc<Self>) {
-        let mut random = Random(self.seed);
+        let mut random = Random::new(self.seed);
         let (mut next, mut fences) = (0, BTreeMap::<usize, Fence>::new());
         while !self.enough.load(Ordering::Relaxed) {
             tokio::task::yield_now().await;

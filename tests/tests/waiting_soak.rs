@@ -21,7 +21,7 @@ use registry_actor::port::{
     Awaited, CommitListener, CommittedBatch, ProcessRegistry, ProcessRegistryExt, RegistryError,
 };
 use registry_tests::example_process::{note, process_id, registration};
-use registry_tests::oracle::Random;
+use registry_tests::seeded::Random;
 use serde_json::json;
 use tokio::task::JoinHandle;
 

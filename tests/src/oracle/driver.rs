@@ -14,10 +14,11 @@ use registry_actor::port::{ProcessRegistry, ProcessRegistryExt, RegistryError};
 use serde_json::json;
 
 use super::gossip::{WakeIds, class, in_short};
-use super::history::{Case, Deed, Draft, Key, Random, Right, Step};
+use super::history::{Case, Deed, Draft, Key, Right, Step};
 use super::model::{Hint, Model, No, Projected};
 use super::scene;
 use super::subject::Subject;
+use crate::seeded::Random;
 
 /// A history that was played to its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -10,39 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scene::{FAILURES, OUTCOMES, OWNERS, PROCESSES, RETRYING, SCOPES, SHAPES, TYPES};
 use super::subject::Backend;
-
-/// SplitMix64.
-#[derive(Debug, Clone)]
-pub struct Random(u64);
-
-impl Random {
-    /// From a seed.
-    #[must_use]
-    pub const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number below a bound, which is not 0.
-    pub const fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-
-    pub(super) fn small(&mut self, bound: u8) -> u8 {
-        u8::try_from(self.below(bound.into())).expect("below a byte")
-    }
-
-    pub(super) const fn one_in(&mut self, bound: u64) -> bool {
-        self.below(bound) == 0
-    }
-
-    pub(super) fn one_of<'list, T>(&mut self, list: &'list [T]) -> &'list T {
-        &list[usize::try_from(self.below(list.len() as u64)).expect("a short list")]
-    }
-}
+use crate::seeded::Random;
 
 /// One step of a history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

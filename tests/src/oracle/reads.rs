@@ -7,9 +7,10 @@ use registry_actor::port::{Answer, ProcessRegistry, ProcessRegistryExt, Query};
 
 use super::driver::{Driver, Parted, nth_last, refused};
 use super::gossip::{plain, plain_change};
-use super::history::{Random, Step};
+use super::history::Step;
 use super::model::No;
 use super::scene::{self, PROCESSES, TYPES};
+use crate::seeded::Random;
 
 /// After so many steps, everything is read.
 const ROUND: usize = 16;

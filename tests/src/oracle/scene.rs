@@ -11,7 +11,7 @@ use registry_actor::domain::{
 };
 use serde_json::{Value, json};
 
-use super::history::Random;
+use crate::seeded::Random;
 
 /// How many processes there are.
 pub(super) const PROCESSES: u8 = 4;

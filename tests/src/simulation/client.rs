@@ -23,7 +23,7 @@ use super::host::{Host, pause};
 use super::invariants::Invariant;
 use super::transcript::fingerprint;
 use super::world::World;
-use crate::oracle::Random;
+use crate::seeded::Random;
 
 /// Longer than everything that the registry may wait for.
 const PATIENCE: Duration = Duration::from_secs(600);

@@ -20,7 +20,7 @@ use super::log::{LogRun, SimulatedLog};
 use super::transcript::Transcript;
 use crate::fault_script::FaultScript;
 use crate::history_checker::{Recorder, RecordingRegistry};
-use crate::oracle::Random;
+use crate::seeded::Random;
 
 /// How a host is built.
 #[derive(Debug, Clone, Copy)]

@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use super::clock::SimulatedClock;
 use super::ledger::{Ledger, StoredLease};
 use super::transcript::Transcript;
-use crate::oracle::Random;
+use crate::seeded::Random;
 
 /// What the simulated logs of one run share.
 pub struct LogRun {

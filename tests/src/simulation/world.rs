@@ -23,7 +23,7 @@ use super::transcript::Transcript;
 use super::{Plan, invariants};
 use crate::example_process::process_id;
 use crate::history_checker::Recorder;
-use crate::oracle::Random;
+use crate::seeded::Random;
 
 /// Everything of one run.
 pub struct World {
