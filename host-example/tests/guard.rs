@@ -613,7 +613,8 @@ async fn a_process_without_the_marker_is_found_by_its_proven_group_only() {
 
 #[tokio::test]
 async fn a_marked_member_proves_the_group_when_its_leader_is_gone() {
-    let spec = script("env -i /bin/sh -c 'echo $$; exec sleep 600' & wait");
+    // The marked one does not end with the other: it is to be found and killed, too.
+    let spec = script("env -i /bin/sh -c 'echo $$; exec sleep 600' & exec sleep 600");
     let mut running = Running::spawn(&spec).await;
     let unmarked = Watched::new(running.pid_line().await);
     let command = Watched::new(running.pid());
