@@ -214,14 +214,18 @@ impl<'wait> WaitReader<'wait> {
         };
         let found = match &self.wait.awaited {
             Awaited::Outcome => None,
-            Awaited::Event { event_type, after } => self.event(registry, event_type.as_deref(), *after).await?,
+            Awaited::Event { event_type, after } => {
+                let found = self.event(registry, event_type.as_deref(), *after).await?;
+                // If this life was pruned between the two reads, an event may be of a later one, and one that is not
+                // there may have been.
+                if (found.is_some() || record.status.is_terminal()) && self.awaited_life(registry).await?.is_none() {
+                    return self.gone(registry).await;
+                }
+                found
+            }
         };
         Ok(match found {
-            // The event may be of a later life, if this one was pruned between the two reads.
-            Some(event) => match self.awaited_life(registry).await? {
-                Some(_) => Look::Answer(WaitAnswer::Happened { event }),
-                None => self.gone(registry).await?,
-            },
+            Some(event) => Look::Answer(WaitAnswer::Happened { event }),
             None if record.status.is_terminal() => Look::Answer(self.ended(record)),
             None => Look::NotYet,
         })
@@ -248,7 +252,7 @@ impl<'wait> WaitReader<'wait> {
             None => registry.events_page(process_id, after, 1).await.map(|page| page.events.into_iter().next()),
         };
         match found {
-            // Pruned since its record was read: then that record is the last word on whether it had ended.
+            // Pruned since its record was read.
             Err(RegistryError::Refused(Refusal::Unknown { .. })) => Ok(None),
             found => found,
         }
