@@ -12,7 +12,7 @@ use crate::{
     failure::{Failure, FailureKind},
     list,
     notice::say,
-    prune, restore, run, show, verify,
+    prune, restore, run, serve, show, verify,
 };
 
 /// The variable that turns diagnostics on, such as `PROCTOR_LOG=debug`.
@@ -41,6 +41,9 @@ enum Verb {
     /// killed after ten seconds or at the second Ctrl-C.
     #[command(after_help = failure::exit_code_help())]
     Run(run::RunArgs),
+    /// Serve the page, the HTTP interface and this command line until it is stopped
+    #[command(after_help = failure::exit_code_help())]
+    Serve(serve::ServeArgs),
     /// List processes
     List(list::ListArgs),
     /// Show one process
@@ -74,8 +77,11 @@ pub(crate) fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // A host that stays has settings for its log.
+    if !matches!(cli.verb, Verb::Serve(_)) {
+        let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG_FILTER));
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(Failure::new(FailureKind::System, format!("no runtime: {error}"))),
@@ -89,6 +95,7 @@ pub(crate) fn main() -> ExitCode {
 async fn dispatch(verb: Verb) -> Result<ExitCode, Failure> {
     match verb {
         Verb::Run(args) => run::run(args).await,
+        Verb::Serve(args) => serve::run(args).await,
         Verb::List(args) => list::run(args).await,
         Verb::Show(args) => show::run(args).await,
         Verb::Explain(args) => explain::run(args).await,
@@ -117,7 +124,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => fail(Failure::new(
             FailureKind::Usage,
-            "no verb: say `run`, `list`, `show`, `explain`, `events`, `verify`, `backup`, `restore`, `prune` or `bench`, see \
+            "no verb: say `run`, `serve`, `list`, `show`, `explain`, `events`, `verify`, `backup`, `restore`, `prune` or `bench`, see \
              --help",
         )),
         _ => {

@@ -39,6 +39,8 @@ enum Role {
     Own(OwnAttempts),
     /// Those that earlier hosts have left.
     Recovered,
+    /// Those of the host that stays.
+    Served,
 }
 
 /// What the attempts at our own command came to. Clones are one.
@@ -66,6 +68,11 @@ impl CommandExecutor {
         Self { interrupts, role: Role::Recovered, hindrances: Hindrances::default() }
     }
 
+    /// Runs what is started at a host that stays; its output goes to the store.
+    pub(crate) fn of_served(interrupts: Interrupts) -> Self {
+        Self { interrupts, role: Role::Served, hindrances: Hindrances::default() }
+    }
+
     /// What stood in the way of processes.
     pub(crate) fn hindrances(&self) -> Hindrances {
         self.hindrances.clone()
@@ -74,7 +81,7 @@ impl CommandExecutor {
     fn audience(&self) -> Audience {
         match &self.role {
             Role::Own(attempts) => attempts.own().display.clone().map_or(Audience::Nobody, Audience::Caller),
-            Role::Recovered => Audience::Nobody,
+            Role::Recovered | Role::Served => Audience::Nobody,
         }
     }
 
@@ -93,6 +100,7 @@ impl CommandExecutor {
                 attempts.note(Err(Failure::new(FailureKind::Temporary, line)));
             }
             Role::Recovered => say(format_args!("recovery: `{id}` is stopped, the next host runs it again")),
+            Role::Served => tracing::info!(process_id = %id, "stopped, the next host runs it again"),
         }
     }
 
@@ -104,6 +112,7 @@ impl CommandExecutor {
                 say(format_args!("recovery: `{}` has no outcome: {failure}", run.record().id()));
             }
             Role::Recovered => {}
+            Role::Served => tracing::warn!(process_id = %run.record().id(), %failure, "an attempt could not be made"),
         }
     }
 }

@@ -34,17 +34,19 @@ pub(crate) struct Host {
     pub(crate) registry: ActorRegistry,
     /// Where its store is.
     pub(crate) store: Arc<PathBuf>,
+    /// The verb that it lives by.
+    verb: &'static str,
 }
 
 impl Host {
-    /// Starts the registry over a store.
+    /// Starts the registry over a store, for a verb, by which leases name this host.
     ///
     /// # Errors
     /// When its actors cannot be started.
-    pub(crate) async fn start(store: OwnedStore) -> Result<Self, Failure> {
+    pub(crate) async fn start(store: OwnedStore, verb: &'static str) -> Result<Self, Failure> {
         let log = Arc::clone(&store.log);
         match ActorRegistry::start(log, RegistryOptions::default()).await {
-            Ok(registry) => Ok(Self { registry, store: Arc::new(store.path) }),
+            Ok(registry) => Ok(Self { registry, store: Arc::new(store.path), verb }),
             Err(error) => {
                 // The store is given back whatever happens, or the next host would have to wait for our end.
                 store.log.close().await;
@@ -62,7 +64,7 @@ impl Host {
             .map_err(|error| Failure::new(FailureKind::System, format!("no randomness for a worker: {error}")))?;
         let session = self.registry.session().clone();
         let owner = LeaseOwnerIdentity {
-            owner_id: format!("proctor run (pid {})", process::id()),
+            owner_id: format!("proctor {} (pid {})", self.verb, process::id()),
             incarnation_id: format!("{incarnation:016x}"),
             // Who holds the store later has proved the death of this host, whatever killed it.
             liveness: LeaseOwnerLiveness::StoreSession { session: session.clone() },

@@ -3,6 +3,7 @@
 //! The guard is dispatched before anything else is set up, so that it starts fast and holds nothing: neither an async
 //! runtime nor a parsed command line.
 
+mod api;
 mod attempt;
 mod backup;
 mod bench;
@@ -26,6 +27,7 @@ mod recovery;
 mod recovery_news;
 mod restore;
 mod run;
+mod serve;
 mod sheet;
 mod show;
 mod store;

@@ -117,7 +117,7 @@ pub(crate) async fn run(args: PruneArgs) -> Result<ExitCode, Failure> {
             }
             Err(failure) => return Err(failure),
         };
-        let host = Host::start(store).await?;
+        let host = Host::start(store, "prune").await?;
         let pruned = prune(&host, &filters, &watermark, &interrupts).await;
         host.shut_down().await;
         told(&path, &pruned.map_err(|failure| failure.in_store(&path))?);

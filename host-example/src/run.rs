@@ -126,7 +126,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::new(FailureKind::System, format!("cannot handle signals: {error}")))?;
     let registration = declared(&args, command.registration(id.clone(), args.disposition.into()))?;
     let store = take_store(args.store.as_deref())?;
-    let host = Host::start(store).await?;
+    let host = Host::start(store, "run").await?;
     let news = RecoveryNews::start(&host.registry, id.clone());
     let ended = run_in(&host, &args, registration, &interrupts).await;
     host.shut_down().await;

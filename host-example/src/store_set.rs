@@ -19,6 +19,9 @@ use crate::{
 /// As many hosts at once are more likely a mistake than a wish.
 const MAX_STORES: u32 = 1000;
 
+/// The store of `proctor serve`.
+const SERVED: &str = "serve.db";
+
 /// The set of one user.
 #[derive(Clone, Debug)]
 pub(crate) struct StoreSet {
@@ -43,6 +46,11 @@ impl StoreSet {
         &self.directory
     }
 
+    /// The store of `proctor serve`, which is always the same.
+    pub(crate) fn served(&self) -> PathBuf {
+        self.directory.join(SERVED)
+    }
+
     /// Takes the first store that nobody owns, and creates it if need be.
     ///
     /// # Errors
@@ -63,7 +71,7 @@ impl StoreSet {
         Err(Failure::new(FailureKind::Temporary, format!("all {MAX_STORES} stores in {directory} are owned by hosts")))
     }
 
-    /// The stores that exist, by number.
+    /// The stores that exist, by number, and that of `proctor serve` after them.
     ///
     /// # Errors
     /// When the directory cannot be read; one that is not there holds no stores.
@@ -83,7 +91,8 @@ impl StoreSet {
             numbers.extend(name.to_str().and_then(number_of));
         }
         numbers.sort_unstable();
-        Ok(numbers.into_iter().map(|number| self.directory.join(file_name(number))).collect())
+        let served = Some(self.served()).filter(|path| path.exists());
+        Ok(numbers.into_iter().map(|number| self.directory.join(file_name(number))).chain(served).collect())
     }
 }
 

@@ -113,14 +113,7 @@ pub fn play(seed: u64) -> Run {
         let world = World::new(seed, Plan::of_seed(seed)).await;
         let broken = world.play().await;
         let (calls, events) = (world.recorder.calls().len(), world.ledger.entries().events.len());
-        Run {
-            seed,
-            transcript: world.transcript.take(),
-            broken,
-            undecided: world.left_undecided(),
-            calls,
-            events,
-        }
+        Run { seed, transcript: world.transcript.take(), broken, undecided: world.left_undecided(), calls, events }
     })
 }
 

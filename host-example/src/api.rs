@@ -1,0 +1,213 @@
+//! The HTTP interface: what of the registry can be asked and done from outside, and by whom.
+//!
+//! It owns which routes there are, the scope that each one takes, and the layers around them. It does not know how requests
+//! arrive, nor what a process is.
+
+pub(crate) mod access;
+mod commit_signal;
+mod event_routes;
+mod event_stream;
+mod event_view;
+mod extract;
+mod health;
+pub(crate) mod login;
+pub(crate) mod origin;
+mod problem;
+mod process_routes;
+mod process_view;
+mod start_request;
+mod wait_routes;
+
+use std::sync::Arc;
+
+use awaiter::{ProcessAwaiter, ProcessChangeHub};
+use axum::{
+    Extension, Router,
+    extract::DefaultBodyLimit,
+    middleware::{from_fn, from_fn_with_state},
+    response::IntoResponse,
+    routing::get,
+};
+use registry_actor::{port::ProcessRegistry, worker::Worker};
+use tokio::sync::{Semaphore, watch};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+};
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::{access::LocalPeer, commit_signal::CommitSignal, login::LoginCodes, origin::HostNames, problem::Problem};
+use crate::{
+    host::Host,
+    serve::{
+        config::ServeConfig,
+        credentials::{Credentials, Scope},
+    },
+};
+
+/// Where the interface stands; a later version gets a place of its own.
+const BASE: &str = "/api/v1";
+
+/// What the routes work with.
+pub(crate) struct Api {
+    /// The registry and its store.
+    pub(crate) host: Host,
+    /// Who runs commands, and can explain.
+    pub(crate) worker: Worker,
+    /// Who waits.
+    pub(crate) awaiter: ProcessAwaiter,
+    /// Ticks of single processes.
+    pub(crate) hub: ProcessChangeHub,
+    /// Ticks of the whole store.
+    pub(crate) commits: CommitSignal,
+    /// Whose tokens are known.
+    pub(crate) credentials: Credentials,
+    /// The one-time links that browsers come in by.
+    pub(crate) login_codes: LoginCodes,
+    /// The settings.
+    pub(crate) config: ServeConfig,
+    /// Room for open streams.
+    pub(crate) streams: Arc<Semaphore>,
+    /// Whether the host is going down.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+impl Api {
+    /// The interface of a host that has started.
+    pub(crate) fn new(
+        host: Host,
+        worker: Worker,
+        credentials: Credentials,
+        config: ServeConfig,
+        stopping: watch::Receiver<bool>,
+    ) -> Arc<Self> {
+        let registry = Arc::new(host.registry.clone()) as Arc<dyn ProcessRegistry>;
+        // The registry of this host tells of its commits.
+        let source = registry.change_source().unwrap_or_default();
+        Arc::new(Self {
+            awaiter: ProcessAwaiter::attached(registry),
+            hub: ProcessChangeHub::attached_to(&source),
+            commits: CommitSignal::attached_to(&source),
+            host,
+            worker,
+            credentials,
+            login_codes: LoginCodes::default(),
+            streams: Arc::new(Semaphore::new(config.max_streams)),
+            config,
+            stopping,
+        })
+    }
+
+    /// Waits until the host is going down. May be dropped at any time.
+    pub(crate) async fn stopped(&self) {
+        let mut stopping = self.stopping.clone();
+        // A sender that is gone has stopped too.
+        drop(stopping.wait_for(|is_stopping| *is_stopping).await);
+    }
+}
+
+/// The description of the interface, without its routes.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Proctor",
+        description = "Durable processes: start, watch, await, signal, cancel. Every failure is a problem document (RFC 9457) of \
+                       type `application/problem+json`; times are ms since the Unix epoch.",
+    ),
+    modifiers(&BearerToken),
+    security(("token" = [])),
+)]
+struct Description;
+
+struct BearerToken;
+
+impl Modify for BearerToken {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("A token of this host, from the file beside its store that ends in `.tokens`"))
+            .build();
+        let components = description.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The routes that look.
+fn reading() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(process_routes::list))
+        .routes(routes!(process_routes::get))
+        .routes(routes!(process_routes::explain))
+        .routes(routes!(event_routes::page))
+        .routes(routes!(event_routes::stream))
+        .routes(routes!(wait_routes::wait))
+}
+
+/// The routes that change a process.
+fn writing() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(process_routes::start))
+        .routes(routes!(process_routes::signal))
+        .routes(routes!(process_routes::cancel))
+        .routes(routes!(process_routes::abandon))
+}
+
+/// The routes of who operates the host.
+fn operating() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(login::create_link))
+}
+
+/// The routes with the scopes that they take, and their description.
+fn described_routes() -> OpenApiRouter<Arc<Api>> {
+    let of_scope =
+        |routes: OpenApiRouter<Arc<Api>>, scope| routes.route_layer(from_fn_with_state(scope, access::require));
+    let routes = of_scope(reading(), Scope::Read)
+        .merge(of_scope(writing(), Scope::Write))
+        .merge(of_scope(operating(), Scope::Operate));
+    OpenApiRouter::with_openapi(Description::openapi()).nest(BASE, routes)
+}
+
+/// The description of the interface.
+pub(crate) fn description() -> utoipa::openapi::OpenApi {
+    described_routes().into_openapi()
+}
+
+/// Everything that is served, however it arrives.
+pub(crate) fn router(api: &Arc<Api>) -> Router {
+    let (routes, description) = described_routes().split_for_parts();
+    let description = Router::new()
+        .route("/api/v1/openapi.json", get(move || std::future::ready(axum::Json(description.clone()))))
+        .route_layer(from_fn_with_state(Scope::Read, access::require));
+    routes
+        .merge(description)
+        .merge(login::routes())
+        .merge(health::routes())
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .fallback(|| async { Problem::no_such_route() })
+        .with_state(Arc::clone(api))
+        .layer(DefaultBodyLimit::max(api.config.max_body_bytes))
+        .layer(from_fn_with_state(Arc::clone(api), access::identify))
+        .layer(CatchPanicLayer::custom(|_| Problem::internal("a part of this host panicked").into_response()))
+}
+
+/// What the port serves: to who calls this host by its name, from its own pages, and shows a token.
+pub(crate) fn for_web(router: Router, names: HostNames) -> Router {
+    finished(router.layer(from_fn_with_state(names, origin::check)))
+}
+
+/// What the socket serves: to peers that were checked when they connected.
+pub(crate) fn for_local_peers(router: Router) -> Router {
+    finished(router.layer(Extension(LocalPeer)))
+}
+
+/// The layers outside of everything else: the ids of requests, and the problems.
+fn finished(router: Router) -> Router {
+    router
+        .layer(from_fn(problem::write_problems))
+        .layer(PropagateRequestIdLayer::new(problem::REQUEST_ID))
+        .layer(SetRequestIdLayer::new(problem::REQUEST_ID, MakeRequestUuid))
+}

@@ -1,0 +1,140 @@
+//! The events of a process: in pages, and as they come.
+
+#![expect(unused_qualifications, reason = "the macro that describes routes writes paths in full")]
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
+};
+use futures_util::StreamExt;
+use registry_actor::{domain::Sequence, port::ProcessRegistryExt};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::{
+    Api,
+    event_stream::{EventPlace, EventStream, Told},
+    event_view::EventView,
+    extract::{Json, Path, Query, process_id},
+    problem::Problem,
+    process_routes::{known, page_limit},
+};
+
+/// The most events in a page.
+const MAX_PAGE: u32 = 1_000;
+
+/// A sign of life on a silent stream, so that a connection that is gone is found out.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Which page.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EventQuery {
+    /// The place in the log after which to begin, exclusive.
+    after: Option<u64>,
+    /// How many at most.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+}
+
+/// A page of events, in their order.
+#[derive(Serialize, ToSchema)]
+pub(super) struct EventPageView {
+    /// The events.
+    events: Vec<EventView>,
+    /// What to ask `after` for the next page; absent after the last one.
+    next_after: Option<u64>,
+}
+
+/// Show the events of a process
+#[utoipa::path(
+    get, path = "/processes/{process_id}/events", tag = "events", operation_id = "list_events",
+    params(("process_id" = String, Path), EventQuery),
+    responses((status = 200, body = EventPageView), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+)]
+pub(super) async fn page(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    Query(query): Query<EventQuery>,
+) -> Result<Json<EventPageView>, Problem> {
+    let id = process_id(&id)?;
+    let limit = page_limit(query.limit, MAX_PAGE)?;
+    known(&api, &id).await?;
+    let page = api.host.registry.events_page(&id, Sequence(query.after.unwrap_or(0)), limit).await?;
+    let last = page.events.last().filter(|_| page.has_more);
+    Ok(Json(EventPageView {
+        next_after: last.map(|event| event.sequence.0),
+        events: page.events.iter().map(|event| EventView::new(event)).collect(),
+    }))
+}
+
+/// Follow the events of a process
+///
+/// Server-sent events of type `event`, each with an id; with that id in `Last-Event-ID` a later request goes on behind it, in this host or
+/// the next one: no event is missing, and none comes twice. After the last event of a process that has ended comes one of type `end` with
+/// the process, and the stream is over; who goes on from there is answered 204. One of type `stopping` says that the host goes down.
+#[utoipa::path(
+    get, path = "/processes/{process_id}/events/stream", tag = "events", operation_id = "follow_events",
+    params(
+        ("process_id" = String, Path),
+        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that came"),
+    ),
+    responses(
+        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = 204, description = "The process has ended, and everything was told"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = 503, body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn stream(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let id = process_id(&id)?;
+    let from: Option<EventPlace> = match headers.get("last-event-id") {
+        None => None,
+        Some(place) => Some(place.to_str().unwrap_or("?").parse()?),
+    };
+    let record = known(&api, &id).await?;
+    let permit = Arc::clone(&api.streams).try_acquire_owned().map_err(|_| {
+        let detail = format!("{} streams are open already", api.config.max_streams);
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail).retry_after(5)
+    })?;
+    let mut stream = EventStream::new(api, id, &record, from)?;
+    let Some(first) = stream.next().await else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+    if let Told::End(_) = &first
+        && from.is_some()
+    {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    let told = futures_util::stream::unfold((Some(first), stream, permit), |(first, mut stream, permit)| async {
+        let told = match first {
+            Some(first) => first,
+            None => stream.next().await?,
+        };
+        Some((told, (None, stream, permit)))
+    });
+    let sent = told.map(|told| Ok::<_, Infallible>(sent(told)));
+    Ok(Sse::new(sent).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+}
+
+fn sent(told: Told) -> Event {
+    let (event, data) = match &told {
+        Told::Event { place, event } => {
+            (Event::default().event("event").id(place.to_string()), serde_json::to_string(event))
+        }
+        Told::End(process) => (Event::default().event("end"), serde_json::to_string(process)),
+        Told::Stopping => (Event::default().event("stopping"), Ok("{}".to_owned())),
+        Told::Failed(problem) => (Event::default().event("failed"), serde_json::to_string(problem)),
+    };
+    // Views are plain values, which always have a text.
+    event.data(data.unwrap_or_default())
+}

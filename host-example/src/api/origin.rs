@@ -1,0 +1,121 @@
+//! Which names this host answers to, and from which pages: what keeps a foreign page in somebody's browser from running commands
+//! here.
+//!
+//! It owns the check of `Host`, `Origin` and of the body's type. It does not know who is asking.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::problem::Problem;
+
+/// The names of this host, lower case, each with its port where it was given one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct HostNames(Arc<BTreeSet<String>>);
+
+impl HostNames {
+    /// Those of a listening address, and further ones.
+    pub(crate) fn new(listen: SocketAddr, further: &BTreeSet<String>) -> Self {
+        let port = listen.port();
+        let mut names = further.clone();
+        names.insert(listen.to_string());
+        if listen.ip().is_loopback() {
+            names.extend(["localhost", "127.0.0.1", "[::1]"].map(|name| format!("{name}:{port}")));
+        }
+        Self(Arc::new(names))
+    }
+
+    fn holds(&self, name: &str) -> bool {
+        self.0.contains(&name.to_ascii_lowercase())
+    }
+
+    /// What is wrong with the headers of a request, if anything is.
+    fn refusal(&self, method: &Method, headers: &HeaderMap) -> Option<Problem> {
+        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+        let host = text(header::HOST).unwrap_or("none");
+        if headers.get_all(header::HOST).iter().count() > 1 || !self.holds(host) {
+            let detail = format!("this host does not answer to the name `{host}`; `--allow-host` adds names");
+            return Some(Problem::new(StatusCode::MISDIRECTED_REQUEST, "foreign_host", detail));
+        }
+        if let Some(origin) = text(header::ORIGIN) {
+            let name = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+            if !name.is_some_and(|name| self.holds(name)) {
+                let detail = format!("pages of `{origin}` may not ask this host");
+                return Some(Problem::new(StatusCode::FORBIDDEN, "foreign_origin", detail));
+            }
+        }
+        // A form of a foreign page can send neither this type nor a header of its own.
+        if !method.is_safe() {
+            let found = text(header::CONTENT_TYPE).unwrap_or("none");
+            let essence = found.split(';').next().unwrap_or(found).trim();
+            if !essence.eq_ignore_ascii_case("application/json") {
+                let detail = format!("expected `Content-Type: application/json`, found {found}");
+                return Some(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail));
+            }
+        }
+        None
+    }
+}
+
+/// Refuses what is not meant for this host.
+pub(crate) async fn check(State(names): State<HostNames>, request: Request, next: Next) -> Response {
+    match names.refusal(request.method(), request.headers()) {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn refused(method: &Method, headers: &[(header::HeaderName, &str)]) -> Option<u16> {
+        let listen = "127.0.0.1:7117".parse().expect("an address");
+        let names = HostNames::new(listen, &BTreeSet::from(["proctor.example".to_owned()]));
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).expect("a value")))
+            .collect();
+        names.refusal(method, &headers).map(|problem| problem.status)
+    }
+
+    #[test]
+    fn only_its_own_names_are_answered() {
+        for host in ["127.0.0.1:7117", "LOCALHOST:7117", "[::1]:7117", "proctor.example"] {
+            assert_eq!(refused(&Method::GET, &[(header::HOST, host)]), None, "{host}");
+        }
+        for host in ["evil.example:7117", "127.0.0.1", "127.0.0.1:80", "proctor.example:7117", "localhost:7117.evil"] {
+            assert_eq!(refused(&Method::GET, &[(header::HOST, host)]), Some(421), "{host}");
+        }
+        assert_eq!(refused(&Method::GET, &[]), Some(421));
+        assert_eq!(refused(&Method::GET, &[(header::HOST, "localhost:7117"), (header::HOST, "evil")]), Some(421));
+    }
+
+    #[test]
+    fn only_its_own_pages_may_ask() {
+        let host = (header::HOST, "localhost:7117");
+        let asked_by = |origin| refused(&Method::GET, &[host.clone(), (header::ORIGIN, origin)]);
+        assert_eq!(asked_by("http://localhost:7117"), None);
+        for origin in ["http://evil.example", "null", "http://localhost:1", "file://localhost:7117", "http://"] {
+            assert_eq!(asked_by(origin), Some(403), "{origin}");
+        }
+    }
+
+    #[test]
+    fn what_changes_something_comes_as_json() {
+        let host = (header::HOST, "localhost:7117");
+        let sent = |kind| refused(&Method::POST, &[host.clone(), (header::CONTENT_TYPE, kind)]);
+        assert_eq!([sent("application/json"), sent("Application/JSON; charset=utf-8")], [None, None]);
+        for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonp"] {
+            assert_eq!(sent(kind), Some(415), "{kind}");
+        }
+        assert_eq!(refused(&Method::DELETE, &[host]), Some(415));
+    }
+}

@@ -1,0 +1,155 @@
+//! `proctor serve`: the host that stays.
+//!
+//! It owns the order in which the host comes up and goes down. It does not know what is asked of it.
+
+pub(crate) mod config;
+pub(crate) mod credentials;
+mod listener;
+mod log_output;
+
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+
+use registry_actor::{
+    actor::SystemClock,
+    port::ProcessRegistry,
+    retention::{NoProjection, Retain, Retention, RetentionPolicy, RetentionRule, RetentionSchedule},
+    worker::{ProcessExecutors, Worker},
+};
+use sd_notify::NotifyState;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+use tokio_util::task::TaskTracker;
+
+use self::{
+    config::{OnStop, ServeConfig},
+    credentials::Credentials,
+    listener::{LocalListener, WebListener},
+};
+use crate::{
+    api::{self, Api, login, origin::HostNames},
+    command_executor::CommandExecutor,
+    command_process::COMMAND_KIND,
+    failure::{Failure, FailureKind},
+    host::Host,
+    interrupt::Interrupts,
+    notice::say,
+    recovery::worker_failure,
+    store::OwnedStore,
+};
+
+pub(crate) use config::ServeArgs;
+pub(crate) use log_output::start_logging;
+
+/// Serves until it is asked to stop.
+///
+/// # Errors
+/// When it cannot come up.
+pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
+    let config = args.config()?;
+    if args.print_config {
+        let text = toml::to_string(&config).map_err(|error| Failure::new(FailureKind::Software, error.to_string()))?;
+        print!("{text}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    start_logging(config.log_format);
+    let interrupts = Interrupts::listen()
+        .map_err(|error| Failure::new(FailureKind::System, format!("cannot handle signals: {error}")))?;
+    if let Some(directory) = config.store.parent() {
+        std::fs::create_dir_all(directory).map_err(|error| {
+            let line = format!("cannot create the directory {}: {error}", directory.display());
+            Failure::new(FailureKind::CannotCreate, line)
+        })?;
+    }
+    let store = OwnedStore::take(&config.store).map_err(Failure::from)?;
+    let host = Host::start(store, "serve").await?;
+    let served = serve(&host, config, &interrupts).await;
+    host.shut_down().await;
+    served.map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve(host: &Host, config: ServeConfig, interrupts: &Interrupts) -> Result<(), Failure> {
+    let credentials = Credentials::load_or_create(&config.store)?;
+    // The doors before the commands: a host that cannot be reached runs nothing.
+    let web = WebListener::bind(config.listen, config.max_connections).await?;
+    let local = LocalListener::bind(&config.socket, config.max_connections)?;
+    let address = web.address();
+    let worker = start_worker(host, &config, interrupts).await?;
+    let retention = config.retain.map(|age| start_retention(host, age.0)).transpose()?;
+    let (stopping, is_stopping) = watch::channel(false);
+    let names = HostNames::new(address, &config.allow_host);
+    let api = Api::new(host.clone(), worker.clone(), credentials, config, is_stopping.clone());
+    let router = api::router(&api);
+    let serving = TaskTracker::new();
+    serving.spawn(web.serve(api::for_web(router.clone(), names), is_stopping.clone()));
+    serving.spawn(local.serve(api::for_local_peers(router), is_stopping));
+    serving.close();
+    announce(&api, address)?;
+    notify(&[NotifyState::Ready]);
+
+    let signal = interrupts.first().await;
+    say(format_args!("stopping after {}; once more to hurry", signal.name()));
+    notify(&[NotifyState::Stopping]);
+    stopping.send_replace(true);
+    tokio::select! {
+        () = stop(&api, &worker, retention.as_ref(), &serving) => {}
+        () = interrupts.second() => worker.shut_down(Duration::ZERO).await,
+    }
+    Ok(())
+}
+
+/// Ends what runs and what is being asked, as far as the patience lasts.
+async fn stop(api: &Api, worker: &Worker, retention: Option<&Retention>, serving: &TaskTracker) {
+    let until = Instant::now() + api.config.stop_patience.0;
+    if api.config.on_stop == OnStop::Wait {
+        drop(timeout_at(until, worker.idle()).await);
+    }
+    let left = until.saturating_duration_since(Instant::now());
+    if let Err(error) = worker.drain_owner_bound_work(left).await {
+        tracing::warn!(%error, "what is bound to this host is left to the next one");
+    }
+    worker.shut_down(until.saturating_duration_since(Instant::now())).await;
+    if let Some(retention) = retention {
+        retention.stop().await;
+    }
+    if timeout_at(until, serving.wait()).await.is_err() {
+        tracing::warn!("connections did not end in time and are closed");
+    }
+}
+
+async fn start_worker(host: &Host, config: &ServeConfig, interrupts: &Interrupts) -> Result<Worker, Failure> {
+    let mut options = host.worker_options()?;
+    options.concurrent_runs = config.concurrent_runs;
+    let executors = ProcessExecutors::default().with(COMMAND_KIND, CommandExecutor::of_served(interrupts.clone()));
+    let registry = Arc::new(host.registry.clone()) as Arc<dyn ProcessRegistry>;
+    Worker::start(registry, executors, options).await.map_err(worker_failure)
+}
+
+fn start_retention(host: &Host, age: Duration) -> Result<Retention, Failure> {
+    let retain = Retain::ForMs(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    let policy = RetentionPolicy::new([RetentionRule::of_all(retain)])
+        .map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))?;
+    let registry = Arc::new(host.registry.clone()) as Arc<dyn ProcessRegistry>;
+    let schedule = RetentionSchedule::default();
+    Ok(Retention::start(registry, policy, schedule, Arc::new(SystemClock), Arc::new(NoProjection)))
+}
+
+/// Tells people where the host is, and how a browser comes in.
+fn announce(api: &Api, address: SocketAddr) -> Result<(), Failure> {
+    let no_randomness = |error| Failure::new(FailureKind::System, format!("no randomness for a link: {error}"));
+    let code = api.login_codes.create(std::time::Instant::now()).map_err(no_randomness)?;
+    say(format_args!("store {}", api.config.store.display()));
+    say(format_args!("command line at {}", api.config.socket.display()));
+    if let Some(code) = code {
+        say(format_args!("page at http://{address}{} (good once, for ten minutes)", login::path_of(&code)));
+    }
+    Ok(())
+}
+
+/// Tells systemd, where it is there.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager was not told");
+    }
+}
