@@ -14,7 +14,7 @@ pub(crate) mod login;
 pub(crate) mod origin;
 mod problem;
 mod process_routes;
-mod process_view;
+pub(crate) mod process_view;
 mod start_request;
 mod wait_routes;
 
