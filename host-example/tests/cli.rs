@@ -90,7 +90,8 @@ impl Sandbox {
     }
 
     fn serve_with(&self, args: &[&str]) -> Served {
-        let mut child = self.start(&[&["serve", "--listen", "127.0.0.1:0"], args].concat());
+        let listen = if args.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] };
+        let mut child = self.start(&[&["serve"], listen, args].concat());
         let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
         let url = loop {
             let line = lines.next().expect("the host comes up").expect("a line");

@@ -68,7 +68,7 @@ fn a_submitted_command_is_run_by_the_host_and_found_again() {
         for verb in ["show", "explain", "events"] {
             assert!(stdout(&sandbox.done(&with(&[verb, "p"], place, &[]))).contains("failed"), "{verb}");
         }
-        assert!(stdout(&sandbox.done(&with(&["list"], place, &[]))).contains("failed     p "), "list");
+        assert!(stdout(&sandbox.done(&with(&["list"], place, &[]))).contains("failed  p "), "list");
     });
 }
 
@@ -261,4 +261,28 @@ fn signals_reach_a_process_through_its_host_and_at_rest() {
         let refused = sandbox.proctor(&[&["signal", "command", "go"], place].concat());
         assert_refused(&refused, 64, &["process `command` takes no signal `go`"]);
     }
+}
+
+#[test]
+fn what_is_done_to_a_store_is_told_to_machines_too() {
+    let sandbox = Sandbox::new();
+    let (store, copy, again) = (sandbox.store(), sandbox.text("copy"), sandbox.text("again.db"));
+    sandbox.done(&["run", "--store", &store, "--id", "p", "--", "true"]);
+    let told = |args: &[&str]| json_lines(&sandbox.done(args)).remove(0);
+    let backup = told(&["backup", "--json", "--store", &store, &copy]);
+    assert_eq!((&backup["store"], &backup["checked"]["processes"]), (&json!(store), &json!(1)));
+    assert!(std::path::Path::new(backup["path"].as_str().expect("a path")).exists(), "{backup}");
+    let restored = told(&["restore", "--json", &copy, "--store", &again]);
+    assert_eq!((&restored["store"], &restored["checked"]["processes"]), (&json!(again), &json!(1)));
+    assert_ne!(restored["epoch"], Value::Null);
+    let prune =
+        |options: &[&str]| told(&[&["prune", "--json", "--older-than", "0s", "--store", &store], options].concat());
+    let meant = prune(&["--dry-run"]);
+    assert_eq!((&meant["dry_run"], &meant["pruned_processes"]), (&json!(true), &json!(1)));
+    let pruned = prune(&[]);
+    assert_eq!(
+        (&pruned["dry_run"], &pruned["pruned_processes"], &pruned["store"]),
+        (&json!(false), &json!(1), &json!(store))
+    );
+    assert_refused(&sandbox.proctor(&["show", "--store", &store, "p"]), 66, &["`p` ended as completed and was pruned"]);
 }
