@@ -101,7 +101,7 @@ fn a_host_of_another_user_is_not_ours() {
     fs::copy(PROCTOR, &binary).expect("a copy");
     let _served = sandbox.serve();
     let as_nobody = |args: &[&str]| {
-        let mut command = std::process::Command::new(&binary);
+        let mut command = Command::new(&binary);
         command.args(args).uid(NOBODY).gid(NOBODY).env_clear().current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         bounded(command.spawn().expect("proctor starts"))

@@ -234,7 +234,7 @@ fn signals_reach_a_process_through_its_host_and_at_rest() {
     let store = sandbox.store();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        let log = SqliteLog::open(&sandbox.path("store.db"), SqliteOptions::default()).expect("a store");
+        let log = SqliteLog::open(sandbox.path("store.db"), SqliteOptions::default()).expect("a store");
         let registry =
             ActorRegistry::start(std::sync::Arc::new(log), RegistryOptions::default()).await.expect("a registry");
         let id = ProcessId::new("p").expect("an id");
