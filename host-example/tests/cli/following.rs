@@ -118,3 +118,14 @@ fn a_submission_that_is_followed_is_like_a_run() {
     assert!(lines[0].starts_with("proctor: submitted `sh-") && lines[2].ends_with("exited with status 9)"), "{said}");
     assert_eq!(lines[1], "err");
 }
+
+#[test]
+fn output_that_was_not_recorded_is_told_of() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.store();
+    let script = "echo first; echo second; echo third";
+    sandbox.done(&["run", "--store", &store, "--id", "p", "--max-output", "8", "--", "/bin/sh", "-c", script]);
+    let logs = sandbox.done(&["logs", "--store", &store, "p"]);
+    assert_eq!(stdout(&logs), "first\n");
+    assert!(stderr(&logs).contains("2 lines of output with 13 bytes were beyond the limit"), "{logs:?}");
+}
