@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::TcpListener,
     os::unix::{fs::PermissionsExt, process::CommandExt},
 };
@@ -104,7 +104,14 @@ fn a_host_of_another_user_is_not_ours() {
         let mut command = Command::new(&binary);
         command.args(args).uid(NOBODY).gid(NOBODY).env_clear().current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        bounded(command.spawn().expect("proctor starts"))
+        let child = loop {
+            match command.spawn() {
+                // A child of another test holds the file open for writing, until it has become what it will be.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => thread::yield_now(),
+                child => break child.expect("proctor starts"),
+            }
+        };
+        bounded(child)
     };
     let store = sandbox.store();
     let submitted = as_nobody(&["submit", "--store", &store, "--", "true"]);
