@@ -68,6 +68,10 @@ pub(crate) struct RunArgs {
     /// `run` exits with 124. It counts across hosts and attempts.
     #[arg(long, value_name = "DURATION", value_parser = duration_text::to_ms)]
     deadline: Option<u64>,
+    /// How long one attempt may take, such as `30s`: its command is ended then, and the attempt has failed. Where another one may follow,
+    /// that has as much time again; otherwise the process fails, and `run` exits with 124.
+    #[arg(long, value_name = "DURATION", value_parser = duration_text::to_ms)]
+    time_limit: Option<u64>,
     /// The process of the same store on whose behalf this one runs: when that ends or is asked to stop, this one is asked
     /// to stop too.
     #[arg(long, value_name = "ID")]
@@ -250,6 +254,7 @@ fn command_of(args: &RunArgs) -> Result<CommandProcess, Failure> {
         env: variables,
         env_names,
         max_output_bytes: args.max_output,
+        time_limit_ms: args.time_limit,
     })
 }
 

@@ -60,6 +60,9 @@ struct CommandRequest {
     env_names: BTreeSet<String>,
     /// How much output is recorded, in bytes.
     max_output_bytes: Option<u64>,
+    /// How long one attempt may take, in ms. One that takes longer has failed, and is followed by another where `retry` allows it.
+    #[schema(minimum = 1)]
+    time_limit_ms: Option<u64>,
 }
 
 /// Work of another kind.
@@ -198,6 +201,7 @@ impl CommandRequest {
             env: self.env,
             env_names: self.env_names.into_iter().collect(),
             max_output_bytes: self.max_output_bytes.unwrap_or(DEFAULT_MAX_OUTPUT_BYTES),
+            time_limit_ms: self.time_limit_ms,
         })
     }
 }
