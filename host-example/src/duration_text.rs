@@ -29,8 +29,10 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        let read: Vec<_> =
-            ["250ms", "90s", "5m", "1h 30m", "1 hour 30 minutes", "PT2S", "1.5s", "30d"].map(to_ms).into_iter().collect();
+        let read: Vec<_> = ["250ms", "90s", "5m", "1h 30m", "1 hour 30 minutes", "PT2S", "1.5s", "30d"]
+            .map(to_ms)
+            .into_iter()
+            .collect();
         let expected = [250, 90_000, 300_000, 5_400_000, 5_400_000, 2_000, 1_500, 2_592_000_000].map(Ok);
         assert_eq!(read, expected);
     }
