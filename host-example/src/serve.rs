@@ -103,6 +103,7 @@ async fn serve(host: &Host, config: ServeConfig, interrupts: &Interrupts) -> Res
 async fn stop(api: &Api, worker: &Worker, retention: Option<&Retention>, serving: &TaskTracker) {
     let until = Instant::now() + api.config.stop_patience.0;
     if api.config.on_stop == OnStop::Wait {
+        worker.begin_no_more();
         drop(timeout_at(until, worker.idle()).await);
     }
     let left = until.saturating_duration_since(Instant::now());
