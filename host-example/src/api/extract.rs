@@ -1,27 +1,70 @@
 //! What comes with a request: path, query and body, each with a problem that says what was expected.
 
+use std::time::Duration;
+
 use axum::{
+    body::Bytes,
     extract::{
-        FromRequest, FromRequestParts,
-        rejection::{JsonRejection, PathRejection, QueryRejection},
+        FromRequest, FromRequestParts, Request,
+        rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection},
     },
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use registry_actor::domain::ProcessId;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
 
 use super::problem::Problem;
 
+/// How long a body may take to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(20);
+
 /// A JSON body, in or out.
-#[derive(Clone, Copy, Debug, FromRequest)]
-#[from_request(via(axum::Json), rejection(Problem))]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         axum::Json(self.0).into_response()
     }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let body = timeout(BODY_PATIENCE, axum::Json::from_request(request, state)).await;
+        let axum::Json(body) = body.map_err(|_| too_slow())??;
+        Ok(Self(body))
+    }
+}
+
+/// A JSON body that need not be there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OptionalJson<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let is_json = request.headers().get(header::CONTENT_TYPE).is_none_or(is_json);
+        let body = timeout(BODY_PATIENCE, Bytes::from_request(request, state)).await.map_err(|_| too_slow())??;
+        if body.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        if !is_json {
+            return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        let axum::Json(body) = axum::Json::from_bytes(&body)?;
+        Ok(Self(body))
+    }
+}
+
+/// Whether a `Content-Type` is that of JSON.
+pub(super) fn is_json(value: &axum::http::HeaderValue) -> bool {
+    let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
 }
 
 /// What is in the query.
@@ -34,6 +77,10 @@ pub(crate) struct Query<T>(pub(crate) T);
 #[from_request(via(axum::extract::Path), rejection(Problem))]
 pub(crate) struct Path<T>(pub(crate) T);
 
+fn too_slow() -> Problem {
+    Problem::of_status(StatusCode::REQUEST_TIMEOUT)
+}
+
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
         let code = match rejection.status() {
@@ -42,6 +89,15 @@ impl From<JsonRejection> for Problem {
             _ => "invalid_body",
         };
         Self::new(rejection.status(), code, rejection.body_text())
+    }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        match rejection.status() {
+            status @ StatusCode::PAYLOAD_TOO_LARGE => Self::of_status(status),
+            status => Self::new(status, "invalid_body", rejection.body_text()),
+        }
     }
 }
 

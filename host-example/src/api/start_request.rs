@@ -7,13 +7,14 @@ use std::{
 
 use axum::http::StatusCode;
 use registry_actor::domain::{
-    ParentEndRule, ProcessId, ProcessInput, ProcessParent, ProcessRegistration, RecoveryDisposition, RetryPolicy,
+    ParentEndRule, ProcessEventType, ProcessId, ProcessInput, ProcessParent, ProcessRegistration, RecoveryDisposition,
+    RetryPolicy,
 };
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{extract::process_id, problem::Problem};
+use super::{extract::process_id, problem::Problem, session_routes::ScopeView};
 use crate::{command_process::CommandProcess, default_id::default_id};
 
 use host_example::output::DEFAULT_MAX_OUTPUT_BYTES;
@@ -75,6 +76,11 @@ struct WorkRequest {
     #[serde(default)]
     #[schema(value_type = Value)]
     payload: Value,
+    /// Types of events that may be appended to it, beyond those that every process has; `signal.NAME` is that of a signal.
+    #[serde(default)]
+    event_types: BTreeSet<String>,
+    /// The session that is woken by it.
+    wake_target: Option<ScopeView>,
 }
 
 /// What recovery does with a process.
@@ -136,7 +142,11 @@ impl StartRequest {
                     return Err(Problem::invalid("a command is started as `command`, not as `work`"));
                 }
                 let id = id_or(&work.kind)?;
-                ProcessRegistration::new(id, ProcessInput::new(work.kind, work.payload), disposition)
+                let mut registration =
+                    ProcessRegistration::new(id, ProcessInput::new(work.kind, work.payload), disposition)
+                        .with_extra_event_types(work.event_types.into_iter().map(ProcessEventType::plain));
+                registration.wake_target = work.wake_target.map(ScopeView::scope);
+                registration
             }
             _ => return Err(Problem::invalid("expected either `command` or `work`")),
         };
