@@ -237,6 +237,7 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
         .merge(description)
         .merge(login::routes())
         .merge(health::routes())
+        .merge(crate::page::routes())
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .fallback(|| async { Problem::no_such_route() })
         .with_state(Arc::clone(api))

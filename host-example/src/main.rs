@@ -21,6 +21,7 @@ mod interrupt;
 mod list;
 mod notice;
 mod own_run;
+mod page;
 mod process_view;
 mod prune;
 mod recovery;
