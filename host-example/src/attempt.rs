@@ -13,7 +13,9 @@ mod pump;
 mod remains;
 
 pub(crate) use display::Display;
-pub(crate) use outcome::{CancelCause, DEADLINE_EXIT_CODE, DEADLINE_PASSED, Ending, Repetition, summary};
+pub(crate) use outcome::{
+    CancelCause, DEADLINE_EXIT_CODE, DEADLINE_PASSED, Ending, FAILED_EXIT_CODE, Repetition, exit_code_of, summary,
+};
 pub(crate) use pump::Audience;
 pub(crate) use remains::PastAttempts;
 

@@ -69,12 +69,13 @@ pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     served.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(host: &Host, config: ServeConfig, interrupts: &Interrupts) -> Result<(), Failure> {
+async fn serve(host: &Host, mut config: ServeConfig, interrupts: &Interrupts) -> Result<(), Failure> {
     let credentials = Credentials::load_or_create(&config.store)?;
     // The doors before the commands: a host that cannot be reached runs nothing.
     let web = WebListener::bind(config.listen, config.max_connections).await?;
     let local = LocalListener::bind(&config.socket, config.max_connections)?;
     let address = web.address();
+    config.listen = address;
     let worker = start_worker(host, &config, interrupts).await?;
     let retention = config.retain.map(|age| start_retention(host, age.0)).transpose()?;
     let (stopping, is_stopping) = watch::channel(false);

@@ -19,6 +19,13 @@ use crate::{failure::FailureKind, interrupt::InterruptSignal};
 /// The exit code of who was ended by a deadline, as `timeout(1)` has it.
 pub(crate) const DEADLINE_EXIT_CODE: u8 = 124;
 
+/// The exit code of a process that failed, and of which nothing more exact is known.
+pub(crate) const FAILED_EXIT_CODE: u8 = 1;
+
+/// The exit codes of what was not run, as shells have them.
+const CANNOT_EXECUTE_EXIT_CODE: u8 = 126;
+const NOT_FOUND_EXIT_CODE: u8 = 127;
+
 /// The code of the failure of a process that was ended by its deadline, whoever ended it.
 pub(crate) const DEADLINE_PASSED: &str = "deadline_passed";
 
@@ -204,6 +211,31 @@ pub(crate) fn summary(outcome: &ProcessAwaitOutput) -> String {
     }
 }
 
+/// What a shell is to see of a process that has ended, by its outcome alone, wherever it ran: as `proctor run` would have
+/// ended with it, but that whoever cancelled it is one.
+pub(crate) fn exit_code_of(outcome: &ProcessAwaitOutput) -> u8 {
+    match outcome {
+        ProcessAwaitOutput::Success { .. } => 0,
+        ProcessAwaitOutput::Cancelled { .. } => InterruptSignal::Terminate.exit_code(),
+        ProcessAwaitOutput::Abandoned { .. } => FailureKind::Unavailable.code(),
+        ProcessAwaitOutput::Failure { code, raw, .. } => {
+            let number = |name: &str| {
+                raw.as_ref().and_then(|raw| raw.get(name)?.as_i64()).and_then(|number| i32::try_from(number).ok())
+            };
+            match (code.as_str(), number("exit_code"), number("signal")) {
+                (DEADLINE_PASSED, ..) => DEADLINE_EXIT_CODE,
+                ("exit_status", Some(code), _) => ExitStatus::from(CommandEnd::Exited { code }).code(),
+                ("signal", _, Some(signal)) => ExitStatus::from(CommandEnd::Signaled { signal }).code(),
+                ("not_found", ..) => NOT_FOUND_EXIT_CODE,
+                ("cannot_execute" | "directory", ..) => CANNOT_EXECUTE_EXIT_CODE,
+                ("no_guard", ..) => FailureKind::System.code(),
+                ("guard_lost", ..) => FailureKind::Software.code(),
+                _ => FAILED_EXIT_CODE,
+            }
+        }
+    }
+}
+
 /// How a command ended that was made to.
 fn ended(end: Option<CommandEnd>, attempt: u32) -> Value {
     match end {
@@ -245,6 +277,28 @@ mod tests {
             (ProcessFailureClass::Execution, "exit_status".to_owned(), json!({"exit_code": 3, "attempt": 2}));
         assert_eq!(parts(&ending), expected);
         assert_eq!(ending.exit_code(), 3);
+    }
+
+    #[test]
+    fn an_outcome_has_the_exit_code_of_its_ending() {
+        let spawn = |stage, errno| SpawnFailure { stage, errno, message: String::new() };
+        let not_executed = |stage, errno| Ending::NotExecuted { subject: "x".to_owned(), failure: spawn(stage, errno) };
+        for ending in [
+            Ending::Command(CommandEnd::Exited { code: 0 }),
+            Ending::Command(CommandEnd::Exited { code: 3 }),
+            Ending::Command(CommandEnd::Signaled { signal: 9 }),
+            Ending::Cancelled { cause: CancelCause::EarlierRequest, end: Some(CommandEnd::Exited { code: 0 }) },
+            Ending::DeadlinePassed { end: Some(CommandEnd::Exited { code: 0 }) },
+            not_executed(SpawnStage::Program, Errno::NOENT.raw_os_error()),
+            not_executed(SpawnStage::Program, Errno::ACCESS.raw_os_error()),
+            not_executed(SpawnStage::Directory, Errno::NOENT.raw_os_error()),
+            Ending::NoGuard { reason: "x".to_owned() },
+            Ending::GuardLost { reason: "x".to_owned(), remains: Value::Null },
+        ] {
+            assert_eq!(exit_code_of(&ending.to_await_output(1)), ending.exit_code(), "{ending:?}");
+        }
+        let other = failure(ProcessFailureClass::Execution, "exit_status", String::new(), Value::Null);
+        assert_eq!(exit_code_of(&other), FAILED_EXIT_CODE);
     }
 
     #[test]
