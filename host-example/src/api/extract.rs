@@ -1,5 +1,7 @@
 //! What comes with a request: path, query and body, each with a problem that says what was expected.
 
+use std::{error::Error, iter::successors};
+
 use axum::{
     extract::{
         FromRequest, FromRequestParts,
@@ -10,6 +12,7 @@ use axum::{
 };
 use registry_actor::domain::ProcessId;
 use serde::Serialize;
+use tower_http::timeout::TimeoutError;
 
 use super::problem::Problem;
 
@@ -36,6 +39,9 @@ pub(crate) struct Path<T>(pub(crate) T);
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
+        if is_late(&rejection) {
+            return Self::of_status(StatusCode::REQUEST_TIMEOUT);
+        }
         let code = match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => "body_too_large",
             StatusCode::UNSUPPORTED_MEDIA_TYPE => "not_json",
@@ -43,6 +49,11 @@ impl From<JsonRejection> for Problem {
         };
         Self::new(rejection.status(), code, rejection.body_text())
     }
+}
+
+/// Whether the body did not come in time.
+fn is_late(rejection: &JsonRejection) -> bool {
+    successors(rejection.source(), |&error| error.source()).any(|error| error.is::<TimeoutError>())
 }
 
 impl From<QueryRejection> for Problem {

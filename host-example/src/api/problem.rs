@@ -85,7 +85,7 @@ impl Problem {
     }
 
     /// For what the layers around the routes answer by a status alone.
-    fn of_status(status: StatusCode) -> Self {
+    pub(super) fn of_status(status: StatusCode) -> Self {
         let (code, detail) = match status {
             StatusCode::NOT_FOUND => ("no_such_route", "there is nothing under this path"),
             StatusCode::METHOD_NOT_ALLOWED => ("method_not_allowed", "this path does not take this method"),
