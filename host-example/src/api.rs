@@ -30,7 +30,10 @@ mod time_limit;
 mod verify_routes;
 mod wait_routes;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use awaiter::{ProcessAwaiter, ProcessChangeHub};
 use axum::{
@@ -44,7 +47,9 @@ use registry_actor::{port::ProcessRegistry, worker::Worker};
 use tokio::sync::{Semaphore, watch};
 use tower_http::{
     catch_panic::CatchPanicLayer,
+    limit::RequestBodyLimitLayer,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+    timeout::RequestBodyDeadlineLayer,
 };
 use utoipa::{
     Modify, OpenApi,
@@ -66,6 +71,9 @@ use crate::{
 
 /// Where the interface stands; a later version gets a place of its own.
 const BASE: &str = "/api/v1";
+
+/// How long a client may take to send the body of a request.
+const BODY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the routes work with.
 pub(crate) struct Api {
@@ -243,6 +251,9 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
         .with_state(Arc::clone(api))
         .layer(DefaultBodyLimit::max(api.config.max_body_bytes))
         .layer(from_fn_with_state(Arc::clone(api), rate_limit::count))
+        // By its announced length a body is refused before any of it has come.
+        .layer(RequestBodyLimitLayer::new(api.config.max_body_bytes))
+        .layer(RequestBodyDeadlineLayer::new(BODY_PATIENCE))
         .layer(from_fn_with_state(Arc::clone(api), access::identify))
         .layer(CatchPanicLayer::custom(|_| Problem::internal("a part of this host panicked").into_response()))
 }

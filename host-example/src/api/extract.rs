@@ -1,6 +1,6 @@
 //! What comes with a request: path, query and body, each with a problem that says what was expected.
 
-use std::time::Duration;
+use std::{error::Error, iter::successors};
 
 use axum::{
     body::Bytes,
@@ -13,30 +13,18 @@ use axum::{
 };
 use registry_actor::domain::ProcessId;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::timeout;
+use tower_http::timeout::TimeoutError;
 
 use super::problem::Problem;
 
-/// How long a body may take to arrive.
-const BODY_PATIENCE: Duration = Duration::from_secs(20);
-
 /// A JSON body, in or out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, FromRequest)]
+#[from_request(via(axum::Json), rejection(Problem))]
 pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         axum::Json(self.0).into_response()
-    }
-}
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let body = timeout(BODY_PATIENCE, axum::Json::from_request(request, state)).await;
-        let axum::Json(body) = body.map_err(|_| too_slow())??;
-        Ok(Self(body))
     }
 }
 
@@ -49,7 +37,7 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJ
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let is_json = request.headers().get(header::CONTENT_TYPE).is_none_or(is_json);
-        let body = timeout(BODY_PATIENCE, Bytes::from_request(request, state)).await.map_err(|_| too_slow())??;
+        let body = Bytes::from_request(request, state).await?;
         if body.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -77,12 +65,11 @@ pub(crate) struct Query<T>(pub(crate) T);
 #[from_request(via(axum::extract::Path), rejection(Problem))]
 pub(crate) struct Path<T>(pub(crate) T);
 
-fn too_slow() -> Problem {
-    Problem::of_status(StatusCode::REQUEST_TIMEOUT)
-}
-
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
+        if is_late(&rejection) {
+            return Self::of_status(StatusCode::REQUEST_TIMEOUT);
+        }
         let code = match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => "body_too_large",
             StatusCode::UNSUPPORTED_MEDIA_TYPE => "not_json",
@@ -94,11 +81,19 @@ impl From<JsonRejection> for Problem {
 
 impl From<BytesRejection> for Problem {
     fn from(rejection: BytesRejection) -> Self {
+        if is_late(&rejection) {
+            return Self::of_status(StatusCode::REQUEST_TIMEOUT);
+        }
         match rejection.status() {
             status @ StatusCode::PAYLOAD_TOO_LARGE => Self::of_status(status),
             status => Self::new(status, "invalid_body", rejection.body_text()),
         }
     }
+}
+
+/// Whether the body did not come in time.
+fn is_late(rejection: &dyn Error) -> bool {
+    successors(rejection.source(), |&error| error.source()).any(|error| error.is::<TimeoutError>())
 }
 
 impl From<QueryRejection> for Problem {
