@@ -166,12 +166,12 @@ fn every_seed_keeps_every_promise_and_repeats_itself() {
     let may_be_apart = played_twice / DECIDED_APART_IN + DECIDED_APART_ANYWAY;
     let stories: Vec<String> = failed.iter().take(TOLD).map(tell).collect();
     assert!(undecided.len() as u64 <= seeds / UNDECIDED_IN, "{} seeds are undecided", undecided.len());
+    assert!(failed.is_empty(), "{by_invariant:?} in {} seeds\n{}", failed.len(), stories.join("\n"));
     assert!(
         decided_apart.len() as u64 <= may_be_apart,
         "{} of {played_twice} seeds differ between two plays of one process, expected at most {may_be_apart}",
         decided_apart.len()
     );
-    assert!(failed.is_empty(), "{by_invariant:?} in {} seeds\n{}", failed.len(), stories.join("\n"));
 }
 
 #[test]
