@@ -6,10 +6,11 @@
 //! what is killed, how the wall clock jumps, and when the hosts are restarted over the store. Whatever can be observed is
 //! written to a [`Transcript`](transcript::Transcript); [`Invariant`] lists what must hold of every run.
 //!
-//! One order is not the seed's: ractor keeps the children of an actor in a map with std's random hash keys, by ids that
-//! are counted through the whole process, and several that die with their supervisor die in the order of that map. A seed
-//! whose two plays differ is therefore decided by a [`Player`]: two more plays, each in a process of its own, where ids
-//! begin anew and hash keys are fixed. Any map with std's keys has one order there, ours too, so that whoever plays many
+//! One order is not the seed's: ractor 0.16 keeps the children of an actor in a map with std's random hash keys, by
+//! ids that are counted through the whole process, and several that die with their shard die in the order of that
+//! map. It is the only one: with that map ordered, a hundred thousand seeds repeated themselves. A seed whose two
+//! plays differ is therefore decided by a [`Player`]: two more plays, each in a process of its own, where ids begin
+//! anew and hash keys are fixed. Any map with std's keys has one order there, ours too, so that whoever plays many
 //! seeds has to bound how many are decided so.
 //!
 //! The sink here is told inline, by a wrapped registry: the mailbox of a sink has a thread of its own, which no seed
@@ -136,8 +137,9 @@ pub fn play(seed: u64) -> Run {
     })
 }
 
-/// Plays a seed twice: what holds of one play has to hold of the other, and, if [`IS_REPEATABLE`], their transcripts are equal
-/// to the byte. Two that are not are played again, by the player, and have to be equal then.
+/// Plays a seed twice: what holds of one play has to hold of the other, and, if [`IS_REPEATABLE`], their
+/// transcripts are equal to the byte. Where they are not, two more plays by the player decide, and theirs have to
+/// be equal.
 ///
 /// # Panics
 /// If the player cannot be started, or ends without telling what became of the run.

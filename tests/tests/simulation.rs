@@ -19,8 +19,8 @@ const TAIL: usize = 40;
 const TOLD: usize = 3;
 /// One seed in so many may be too wide for the search for an order. More of them would be a check that is not made.
 const UNDECIDED_IN: u64 = 1_000;
-/// One seed in so many of those played twice, and a few, may be decided in processes of their own. There a map of ours with
-/// random hash keys has one order too, so that more of them would hide it.
+/// One seed in so many of those played twice, and a few, may be decided in processes of their own. There a map of ours
+/// with random hash keys has one order too, so that more of them would hide it.
 const DECIDED_APART_IN: u64 = 200;
 const DECIDED_APART_ANYWAY: u64 = 5;
 /// Seeds in which ractor chooses an order often: two plays of them in one process mostly differ.
@@ -120,7 +120,7 @@ fn every_seed_keeps_every_promise_and_repeats_itself() {
     decided_apart.sort_unstable();
     let (calls, events) = (total.calls.into_inner(), total.events.into_inner());
     println!(
-        "{calls} calls, {events} events, {} seeds failed, {} undecided, {} decided in processes of their own, in {:.1} s",
+        "{calls} calls, {events} events, {} seeds failed, {} undecided, {} decided in own processes, in {:.1} s",
         failed.len(),
         undecided.len(),
         decided_apart.len(),

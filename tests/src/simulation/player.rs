@@ -1,5 +1,5 @@
-//! Plays of a seed in processes of their own: the program starts anew for each play, and says on its standard output what
-//! became of it. It does not know how the program fixes what a process has at random.
+//! Plays of a seed in processes of their own: the program starts anew for each play, and says on its standard output
+//! what became of it. It does not know how the program fixes what a process has at random.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
