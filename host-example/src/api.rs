@@ -217,19 +217,13 @@ fn described_routes() -> OpenApiRouter<Arc<Api>> {
     let routes = of_scope(brief(reading()).merge(waiting()), Scope::Read)
         .merge(of_scope(brief(writing()), Scope::Write))
         .merge(of_scope(brief(operating()).merge(copying()), Scope::Operate));
-    let mut routes = OpenApiRouter::with_openapi(Description::openapi()).nest(BASE, routes);
-    description::complete(routes.get_openapi_mut());
-    routes
-}
-
-/// The description of the interface.
-pub(crate) fn description() -> utoipa::openapi::OpenApi {
-    described_routes().into_openapi()
+    OpenApiRouter::with_openapi(Description::openapi()).nest(BASE, routes)
 }
 
 /// Everything that is served, however it arrives.
 pub(crate) fn router(api: &Arc<Api>) -> Router {
     let (routes, description) = described_routes().split_for_parts();
+    let description = description::complete(description);
     let description = Router::new()
         .route("/api/v1/openapi.json", get(move || std::future::ready(axum::Json(description.clone()))))
         .route_layer(from_fn_with_state(Scope::Read, access::require));

@@ -35,6 +35,7 @@ const NOW: &str = "now";
 #[into_params(parameter_in = Query)]
 pub(super) struct ChangeQuery {
     /// The cursor after which to begin; by default the first change that is retained.
+    #[param(pattern = r"^v1\..+\.(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})\.[0-9a-f]{16}$")]
     after: Option<String>,
     /// How many at most.
     #[param(minimum = 1, maximum = 1000)]
@@ -88,6 +89,7 @@ pub(super) async fn page(
 pub(super) struct FollowQuery {
     /// The cursor after which to begin, or `now` for what is yet to come; by default the first change that is retained. What is in
     /// `Last-Event-ID` counts more.
+    #[param(pattern = r"^now$|^v1\..+\.(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})\.[0-9a-f]{16}$")]
     after: Option<String>,
 }
 
@@ -100,7 +102,7 @@ pub(super) struct FollowQuery {
     get, path = "/changes/stream", tag = "changes", operation_id = "follow_changes",
     params(
         FollowQuery,
-        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last change that came"),
+        ("Last-Event-ID" = Option<String>, Header, pattern = r"^v1\..+\.(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})\.[0-9a-f]{16}$", description = "The id of the last change that came"),
     ),
     responses(
         (status = 200, body = String, content_type = "text/event-stream"),

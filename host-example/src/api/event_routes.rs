@@ -58,7 +58,7 @@ pub(super) struct EventPageView {
 #[utoipa::path(
     get, path = "/processes/{process_id}/events", tag = "events", operation_id = "list_events",
     params(("process_id" = String, Path), EventQuery),
-    responses((status = 200, body = EventPageView), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = EventPageView))
 )]
 pub(super) async fn page(
     State(api): State<Arc<Api>>,
@@ -85,13 +85,14 @@ pub(super) async fn page(
     get, path = "/processes/{process_id}/events/stream", tag = "events", operation_id = "follow_events",
     params(
         ("process_id" = String, Path),
-        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that came"),
+        (
+            "Last-Event-ID" = Option<String>, Header,
+            pattern = r"^[1-9][0-9]{0,8}\.(0|[1-9][0-9]{0,18})$", description = "The id of the last event that came",
+        ),
     ),
     responses(
         (status = 200, body = String, content_type = "text/event-stream"),
         (status = 204, description = "The process has ended, and everything was told"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn stream(

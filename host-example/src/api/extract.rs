@@ -34,9 +34,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let body = timeout(BODY_PATIENCE, axum::Json::from_request(request, state)).await;
-        let axum::Json(body) = body.map_err(|_| too_slow())??;
-        Ok(Self(body))
+        read(&body_of(request, state).await?).map(Self)
     }
 }
 
@@ -48,17 +46,29 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJ
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let is_json = request.headers().get(header::CONTENT_TYPE).is_none_or(is_json);
-        let body = timeout(BODY_PATIENCE, Bytes::from_request(request, state)).await.map_err(|_| too_slow())??;
-        if body.is_empty() {
-            return Ok(Self(T::default()));
-        }
-        if !is_json {
-            return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-        }
-        let axum::Json(body) = axum::Json::from_bytes(&body)?;
-        Ok(Self(body))
+        let body = body_of(request, state).await?;
+        if body.is_empty() { Ok(Self(T::default())) } else { read(&body).map(Self) }
     }
+}
+
+/// What was sent, if it is said to be JSON and arrives in time.
+async fn body_of<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    if !kind.is_some_and(is_json) {
+        return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    }
+    let body = timeout(BODY_PATIENCE, Bytes::from_request(request, state)).await;
+    Ok(body.map_err(|_| Problem::of_status(StatusCode::REQUEST_TIMEOUT))??)
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // A record would be read from a list of its fields too.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        let detail = "expected an object, found a list";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail));
+    }
+    let axum::Json(body) = axum::Json::from_bytes(body)?;
+    Ok(body)
 }
 
 /// Whether a `Content-Type` is that of JSON.
@@ -76,10 +86,6 @@ pub(crate) struct Query<T>(pub(crate) T);
 #[derive(Clone, Copy, Debug, FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(Problem))]
 pub(crate) struct Path<T>(pub(crate) T);
-
-fn too_slow() -> Problem {
-    Problem::of_status(StatusCode::REQUEST_TIMEOUT)
-}
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {

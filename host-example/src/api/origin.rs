@@ -52,8 +52,8 @@ impl HostNames {
         // A form of a foreign page can send neither this type nor a header of its own.
         if !method.is_safe() {
             let kind = headers.get(header::CONTENT_TYPE);
-            // Nor a deletion, which mostly has no body that could have a type.
-            let is_allowed = kind.map_or(*method == Method::DELETE, is_json);
+            // Nor can it send any method but this one, and most of the others have no body that could have a type.
+            let is_allowed = kind.map_or(*method != Method::POST, is_json);
             if !is_allowed {
                 let found = text(header::CONTENT_TYPE).unwrap_or("none");
                 let detail = format!("expected `Content-Type: application/json`, found {found}");
