@@ -212,7 +212,7 @@ fn described_routes() -> OpenApiRouter<Arc<Api>> {
         |routes: OpenApiRouter<Arc<Api>>| routes.route_layer(from_fn_with_state(time_limit::BRIEF, time_limit::hold));
     let of_scope = |mut routes: OpenApiRouter<Arc<Api>>, scope| {
         description::take(scope, routes.get_openapi_mut());
-        routes.route_layer(from_fn_with_state(scope, access::require))
+        routes.route_layer(from_fn(origin::check_type)).route_layer(from_fn_with_state(scope, access::require))
     };
     let routes = of_scope(brief(reading()).merge(waiting()), Scope::Read)
         .merge(of_scope(brief(writing()), Scope::Write))

@@ -185,6 +185,10 @@ fn correct(description: &mut Value) {
 fn leave_out_null(schema: &mut Map<String, Value>) {
     if let Some(Value::Array(types)) = schema.get_mut("type") {
         types.retain(|kind| kind != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            schema.insert("type".to_owned(), only);
+        }
     }
     if let Some(Value::Array(choices)) = schema.get_mut("oneOf") {
         choices.retain(|choice| choice.get("type").is_none_or(|kind| kind != "null"));

@@ -36,7 +36,9 @@ impl FromStr for EventPlace {
     fn from_str(text: &str) -> Result<Self, Problem> {
         let read = || {
             let (generation, sequence) = text.split_once('.')?;
-            Some(Self { generation: generation.parse().ok()?, sequence: sequence.parse().ok()? })
+            let place = Self { generation: generation.parse().ok()?, sequence: sequence.parse().ok()? };
+            // One text for each place, and no life before the first.
+            (place.generation > 0 && place.to_string() == text).then_some(place)
         };
         read().ok_or_else(|| {
             let detail = format!("expected the id of an event such as `1.17` in `Last-Event-ID`, found {text:?}");
