@@ -23,7 +23,7 @@ use super::{
     event_stream::{EventPlace, EventStream, Told},
     event_view::EventView,
     extract::{Json, Path, Query, process_id},
-    problem::Problem,
+    problem::{PROBLEM_JSON, Problem},
     process_routes::{known, page_limit},
 };
 
@@ -107,6 +107,7 @@ pub(super) struct StreamedView {
     responses(
         (status = 200, body = StreamedView, content_type = "text/event-stream"),
         (status = 204, description = "The process has ended, and everything was told"),
+        (status = 409, description = "The process has not come so far", body = Problem, content_type = PROBLEM_JSON),
     )
 )]
 pub(super) async fn stream(
@@ -118,7 +119,7 @@ pub(super) async fn stream(
     let from = last_event_id(&headers).map(str::parse::<EventPlace>).transpose()?;
     let record = known(&api, &id).await?;
     let permit = room_for_a_stream(&api)?;
-    let mut stream = EventStream::new(api, id, &record, from)?;
+    let mut stream = EventStream::new(api, id, &record, from).await?;
     // Only what has ended can be over already: the answer to who follows a silent process begins at once.
     let first = if record.status.await_output().is_some() { stream.next().await } else { None };
     if let Some(Told::End(_)) = &first

@@ -50,3 +50,20 @@ async fn grants_are_listed_handed_over_and_ended() {
     let (status, _) = server.post("/sessions/s/grants", json!({ "process_id": "nobody" })).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn who_is_woken_by_a_process_is_said_at_its_start_and_forgotten_with_the_session() {
+    let server = Server::start();
+    let work = json!({ "kind": "elsewhere", "wake_target": { "session_id": "s", "agent_frame_id": "f" } });
+    let request = json!({ "process_id": "p", "work": work, "disposition": "externally_owned" });
+    server.ok("/processes", request.clone()).await;
+    // It is part of what makes two requests the same.
+    assert_eq!(server.post("/processes", request.clone()).await.0, StatusCode::OK);
+    let mut other = request;
+    other["work"]["wake_target"]["agent_frame_id"] = json!("g");
+    assert_eq!(server.post("/processes", other).await.0, StatusCode::CONFLICT);
+
+    server.delete("/sessions/s").await;
+    let (_, page) = server.get("/processes/p/events").await;
+    assert_eq!(page["events"][0]["event_type"], "process.wake_target_cleared");
+}
