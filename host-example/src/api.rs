@@ -220,19 +220,18 @@ fn described_routes() -> OpenApiRouter<Arc<Api>> {
         |routes: OpenApiRouter<Arc<Api>>| routes.route_layer(from_fn_with_state(time_limit::BRIEF, time_limit::hold));
     let of_scope = |mut routes: OpenApiRouter<Arc<Api>>, scope| {
         description::take(scope, routes.get_openapi_mut());
-        routes.route_layer(from_fn_with_state(scope, access::require))
+        routes.route_layer(from_fn(origin::check_type)).route_layer(from_fn_with_state(scope, access::require))
     };
     let routes = of_scope(brief(reading()).merge(waiting()), Scope::Read)
         .merge(of_scope(brief(writing()), Scope::Write))
         .merge(of_scope(brief(operating()).merge(copying()), Scope::Operate));
-    let mut routes = OpenApiRouter::with_openapi(Description::openapi()).nest(BASE, routes);
-    description::complete(routes.get_openapi_mut());
-    routes
+    OpenApiRouter::with_openapi(Description::openapi()).nest(BASE, routes)
 }
 
 /// Everything that is served, however it arrives.
 pub(crate) fn router(api: &Arc<Api>) -> Router {
     let (routes, description) = described_routes().split_for_parts();
+    let description = description::complete(description);
     let description = Router::new()
         .route("/api/v1/openapi.json", get(move || std::future::ready(axum::Json(description.clone()))))
         .route_layer(from_fn_with_state(Scope::Read, access::require));

@@ -41,6 +41,7 @@ pub(super) const MAX_PAGE: u32 = 500;
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
     /// `any`, `running`, `completed`, `failed`, `cancelled` or `abandoned`. By default `any`.
+    #[param(inline)]
     status: Option<StatusName>,
     /// Of one kind of executor.
     kind: Option<String>,
@@ -100,7 +101,6 @@ pub(super) struct ProcessPageView {
     get, path = "/processes", tag = "processes", operation_id = "list_processes", params(ListQuery),
     responses(
         (status = 200, body = ProcessPageView),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list(
@@ -141,9 +141,6 @@ pub(super) fn page_limit(limit: Option<u32>, most: u32) -> Result<u32, Problem> 
     params(("process_id" = String, Path)),
     responses(
         (status = 200, body = ProcessView),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 410, body = Problem, content_type = "application/problem+json"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<ProcessView>, Problem> {
@@ -180,7 +177,6 @@ pub(super) async fn known_to(registry: &dyn ProcessRegistry, id: &ProcessId) -> 
     responses(
         (status = 201, description = "It is registered now", body = ProcessView),
         (status = 200, description = "It was registered before", body = ProcessView),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn start(State(api): State<Arc<Api>>, Json(request): Json<StartRequest>) -> Result<Response, Problem> {
@@ -219,7 +215,7 @@ pub(super) struct ReasonRequest {
 #[utoipa::path(
     post, path = "/processes/{process_id}/cancel", tag = "processes", operation_id = "cancel_process",
     params(("process_id" = String, Path)), request_body = ReasonRequest,
-    responses((status = 200, body = ProcessView), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = ProcessView))
 )]
 pub(super) async fn cancel(
     State(api): State<Arc<Api>>,
@@ -237,7 +233,7 @@ pub(super) async fn cancel(
 #[utoipa::path(
     post, path = "/processes/{process_id}/abandon", tag = "processes", operation_id = "abandon_process",
     params(("process_id" = String, Path)), request_body = ReasonRequest,
-    responses((status = 200, body = ProcessView), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = ProcessView))
 )]
 pub(super) async fn abandon(
     State(api): State<Arc<Api>>,
@@ -279,7 +275,7 @@ pub(super) struct SignalView {
 #[utoipa::path(
     post, path = "/processes/{process_id}/signals/{name}", tag = "processes", operation_id = "signal_process",
     params(("process_id" = String, Path), ("name" = String, Path)), request_body = SignalRequest,
-    responses((status = 200, body = SignalView), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = SignalView))
 )]
 pub(super) async fn signal(
     State(api): State<Arc<Api>>,
@@ -328,7 +324,7 @@ pub(super) struct ExplanationView {
 #[utoipa::path(
     get, path = "/processes/{process_id}/explanation", tag = "processes", operation_id = "explain_process",
     params(("process_id" = String, Path)),
-    responses((status = 200, body = ExplanationView), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = ExplanationView))
 )]
 pub(super) async fn explain(
     State(api): State<Arc<Api>>,
