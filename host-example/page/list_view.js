@@ -114,7 +114,7 @@ export class ListView {
         el("label", { class: "check" }, waiting, "waiting")),
       el("div", { class: "panel" },
         el("table", { class: "list", role: "table", "aria-label": "Processes", "aria-describedby": "list-note" },
-          el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, column("Status"), column("Process"), column("Kind"), column("Tags"), column("Attempts"), column("Started"), column("Time"))),
+          el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, column("Status"), column("Process"), column("Kind"), column("Tags"), column("Attempts"), column("Started", "Registered"), column("Time"))),
           body),
         empty),
       el("div", { class: "pager" }, note, further, newer, older));

@@ -6,7 +6,7 @@ import { follow } from "./event_stream.js";
 import { isLine, OutputLog } from "./output_log.js";
 import { askForAbandon, askForCancel, askForSignal } from "./process_actions.js";
 import { shellLine } from "./shell_words.js";
-import { ago, clock, duration, full, now } from "./time_text.js";
+import { ago, clock, duration, full, now, sentence } from "./time_text.js";
 import { drawTimeline, timelineOf } from "./timeline.js";
 
 const PAGE = 1000;
@@ -143,7 +143,6 @@ export class ProcessView {
       this.#log.element,
       this.#input());
     this.#log.element.hidden = !isCommand;
-    this.#parts.gapless = true;
     this.#resized = new ResizeObserver(() => this.#redraw());
     this.#resized.observe(this.#parts.timeline);
     this.#show();
@@ -189,9 +188,11 @@ export class ProcessView {
     const explanation = this.#explanation;
     stuck.hidden = !explanation?.stuck;
     setText(stuck, explanation?.stuck ? `Stuck: ${explanation.next}` : "");
+    // What has ended is nowhere any more: the outcome says it all.
+    where.parentElement.hidden = !this.#isLive;
     where.replaceChildren(...(explanation ? [
-      el("p", { class: "next" }, explanation.next),
-      el("p", { class: "muted" }, `${explanation.rule}.`),
+      el("p", { class: "next" }, sentence(explanation.next)),
+      el("p", { class: "muted" }, sentence(explanation.rule)),
       explanation.cancel_requested && el("p", { class: "muted" }, "It was asked to end."),
       explanation.waits_for && el("p", {}, waitInWords(explanation.waits_for)),
       process.abandon_request && el("p", { class: "muted" }, `Abandonment was allowed by ${process.abandon_request.requested_by}${process.abandon_request.reason ? `: ${process.abandon_request.reason}` : ""}.`),
@@ -204,7 +205,7 @@ export class ProcessView {
       const { owner, claimed_at_ms: claimed, expires_at_ms: expires } = process.lease;
       lease.replaceChildren(
         el("p", { class: "next" }, owner.owner_id),
-        el("p", { class: "muted" }, `holds it for ${duration(now() - claimed)}; the lease lasts ${duration(expires - now())} unless it is renewed`),
+        el("p", { class: "muted" }, `Holds it for ${duration(now() - claimed)}; the lease lasts ${duration(expires - now())} unless it is renewed.`),
         el("p", { class: "muted mono small" }, owner.incarnation_id));
     }
     this.#redraw();
@@ -328,7 +329,6 @@ export class ProcessView {
   #reopen() {
     this.close();
     this.#ending = new AbortController();
-    Object.assign(this, { title: this.#id });
     this.#moments = [];
     this.#last = 0;
     this.#timers = [];
@@ -364,7 +364,7 @@ export class ProcessView {
 function waitInWords(wait) {
   const { kind, since_ms: since } = wait;
   const what = kind?.kind === "signal" ? `signal ${kind.name}, number ${kind.ordinal}` : JSON.stringify(kind);
-  return `It waits for ${what}, since ${clock(since)} (${ago(since)}).`;
+  return `It waits for ${what}, since ${clock(since)}, ${ago(since)}.`;
 }
 
 /** How it ended, in words and in full. */
@@ -372,8 +372,8 @@ function outcomeNodes(outcome) {
   const raw = outcome.raw ?? outcome.value ?? outcome.evidence;
   const words = {
     success: () => "It succeeded.",
-    failure: () => outcome.message,
-    cancelled: () => outcome.message,
+    failure: () => sentence(outcome.message),
+    cancelled: () => sentence(outcome.message),
     abandoned: () => ({ owner_drain: "Its owner gave it up on its way out.", sweep: "Its owner was proved dead.", reconciled_request: "Somebody asked for it." })[outcome.evidence?.writer] ?? "Nobody can finish it any more.",
   }[outcome.type] ?? (() => outcome.type);
   const small = raw && typeof raw === "object" && Object.values(raw).every((value) => typeof value !== "object");
