@@ -75,7 +75,7 @@ export class ProcessView {
       if (this.#ending.signal.aborted) return;
       if (error.status === 404 || error.status === 410) {
         this.#root.replaceChildren(el("div", { class: "panel empty" },
-          el("p", { class: "empty-title" }, error.status === 410 ? "This process was pruned" : "There is no such process"), el("p", {}, error.message),
+          el("h1", {}, error.status === 410 ? "This process was pruned" : "There is no such process"), el("p", {}, error.message),
           el("p", {}, el("a", { href: "#/" }, "All processes"))));
       } else if (error.status !== 401) {
         // A host that is away is asked again.

@@ -180,6 +180,7 @@ fn a_person_comes_in_follows_and_steers_and_the_page_outlives_its_host() {
     browser.type_text("{\"by\":");
     browser.click_on("Send");
     browser.until("document.querySelector('dialog [role=alert]').textContent.includes('no JSON')");
+    browser.click("document.querySelector('dialog textarea')");
     browser.type_text("\"Ada\"}");
     browser.click_on("Send");
     browser.until("!document.querySelector('dialog')");
@@ -252,7 +253,7 @@ fn each_view_has_names_order_and_contrast_in_light_and_dark_wide_and_narrow() {
             browser.until(is_there);
             let findings = browser.accessibility_findings();
             assert_eq!(findings, Vec::<String>::new(), "{place} in {scheme}, {width} px wide");
-            let overflow = browser.evaluate("document.documentElement.scrollWidth - innerWidth");
+            let overflow = browser.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth");
             assert_eq!(overflow, 0, "{place}, {width} px wide");
         }
         browser.go(&host.url("#/"));
