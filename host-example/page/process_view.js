@@ -255,6 +255,7 @@ export class ProcessView {
       this.#take(page.events);
       after = page.next_after;
     }
+    this.#drawMoments();
   }
 
   #page(after, limit) {
