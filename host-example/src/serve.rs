@@ -69,12 +69,13 @@ pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     served.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(host: &Host, config: ServeConfig, interrupts: &Interrupts) -> Result<(), Failure> {
+async fn serve(host: &Host, mut config: ServeConfig, interrupts: &Interrupts) -> Result<(), Failure> {
     let credentials = Credentials::load_or_create(&config.store)?;
     // The doors before the commands: a host that cannot be reached runs nothing.
     let web = WebListener::bind(config.listen, config.max_connections).await?;
     let local = LocalListener::bind(&config.socket, config.max_connections)?;
     let address = web.address();
+    config.listen = address;
     let worker = start_worker(host, &config, interrupts).await?;
     let retention = config.retain.map(|age| start_retention(host, age.0)).transpose()?;
     let (stopping, is_stopping) = watch::channel(false);
@@ -103,6 +104,7 @@ async fn serve(host: &Host, config: ServeConfig, interrupts: &Interrupts) -> Res
 async fn stop(api: &Api, worker: &Worker, retention: Option<&Retention>, serving: &TaskTracker) {
     let until = Instant::now() + api.config.stop_patience.0;
     if api.config.on_stop == OnStop::Wait {
+        worker.begin_no_more();
         drop(timeout_at(until, worker.idle()).await);
     }
     let left = until.saturating_duration_since(Instant::now());

@@ -15,6 +15,7 @@ use axum::{
 use futures_util::StreamExt;
 use registry_actor::{domain::Sequence, port::ProcessRegistryExt};
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -27,10 +28,10 @@ use super::{
 };
 
 /// The most events in a page.
-const MAX_PAGE: u32 = 1_000;
+pub(super) const MAX_PAGE: u32 = 1_000;
 
 /// A sign of life on a silent stream, so that a connection that is gone is found out.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Which page.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -104,18 +105,16 @@ pub(super) async fn stream(
         Some(place) => Some(place.to_str().unwrap_or("?").parse()?),
     };
     let record = known(&api, &id).await?;
-    let permit = Arc::clone(&api.streams).try_acquire_owned().map_err(|_| {
-        let detail = format!("{} streams are open already", api.config.max_streams);
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail).retry_after(5)
-    })?;
+    let permit = room_for_a_stream(&api)?;
     let mut stream = EventStream::new(api, id, &record, from)?;
-    let Some(first) = stream.next().await else { return Ok(StatusCode::NO_CONTENT.into_response()) };
-    if let Told::End(_) = &first
+    // Only what has ended can be over already: the answer to who follows a silent process begins at once.
+    let first = if record.status.await_output().is_some() { stream.next().await } else { None };
+    if let Some(Told::End(_)) = &first
         && from.is_some()
     {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let told = futures_util::stream::unfold((Some(first), stream, permit), |(first, mut stream, permit)| async {
+    let told = futures_util::stream::unfold((first, stream, permit), |(first, mut stream, permit)| async {
         let told = match first {
             Some(first) => first,
             None => stream.next().await?,
@@ -124,6 +123,14 @@ pub(super) async fn stream(
     });
     let sent = told.map(|told| Ok::<_, Infallible>(sent(told)));
     Ok(Sse::new(sent).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+}
+
+/// Room for one more stream, for as long as it is kept.
+pub(super) fn room_for_a_stream(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
+    Arc::clone(&api.streams).try_acquire_owned().map_err(|_| {
+        let detail = format!("{} streams are open already", api.config.max_streams);
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail).retry_after(5)
+    })
 }
 
 fn sent(told: Told) -> Event {

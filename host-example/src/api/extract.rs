@@ -1,15 +1,19 @@
 //! What comes with a request: path, query and body, each with a problem that says what was expected.
 
+use std::{error::Error, iter::successors};
+
 use axum::{
+    body::Bytes,
     extract::{
-        FromRequest, FromRequestParts,
-        rejection::{JsonRejection, PathRejection, QueryRejection},
+        FromRequest, FromRequestParts, Request,
+        rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection},
     },
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use registry_actor::domain::ProcessId;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
+use tower_http::timeout::TimeoutError;
 
 use super::problem::Problem;
 
@@ -24,6 +28,33 @@ impl<T: Serialize> IntoResponse for Json<T> {
     }
 }
 
+/// A JSON body that need not be there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OptionalJson<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let is_json = request.headers().get(header::CONTENT_TYPE).is_none_or(is_json);
+        let body = Bytes::from_request(request, state).await?;
+        if body.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        if !is_json {
+            return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        let axum::Json(body) = axum::Json::from_bytes(&body)?;
+        Ok(Self(body))
+    }
+}
+
+/// Whether a `Content-Type` is that of JSON.
+pub(super) fn is_json(value: &axum::http::HeaderValue) -> bool {
+    let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
 /// What is in the query.
 #[derive(Clone, Copy, Debug, FromRequestParts)]
 #[from_request(via(axum::extract::Query), rejection(Problem))]
@@ -36,6 +67,9 @@ pub(crate) struct Path<T>(pub(crate) T);
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
+        if is_late(&rejection) {
+            return Self::of_status(StatusCode::REQUEST_TIMEOUT);
+        }
         let code = match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => "body_too_large",
             StatusCode::UNSUPPORTED_MEDIA_TYPE => "not_json",
@@ -43,6 +77,23 @@ impl From<JsonRejection> for Problem {
         };
         Self::new(rejection.status(), code, rejection.body_text())
     }
+}
+
+impl From<BytesRejection> for Problem {
+    fn from(rejection: BytesRejection) -> Self {
+        if is_late(&rejection) {
+            return Self::of_status(StatusCode::REQUEST_TIMEOUT);
+        }
+        match rejection.status() {
+            status @ StatusCode::PAYLOAD_TOO_LARGE => Self::of_status(status),
+            status => Self::new(status, "invalid_body", rejection.body_text()),
+        }
+    }
+}
+
+/// Whether the body did not come in time.
+fn is_late(rejection: &dyn Error) -> bool {
+    successors(rejection.source(), |&error| error.source()).any(|error| error.is::<TimeoutError>())
 }
 
 impl From<QueryRejection> for Problem {

@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::problem::Problem;
+use super::{extract::is_json, problem::Problem};
 
 /// The names of this host, lower case, each with its port where it was given one.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,9 +51,11 @@ impl HostNames {
         }
         // A form of a foreign page can send neither this type nor a header of its own.
         if !method.is_safe() {
-            let found = text(header::CONTENT_TYPE).unwrap_or("none");
-            let essence = found.split(';').next().unwrap_or(found).trim();
-            if !essence.eq_ignore_ascii_case("application/json") {
+            let kind = headers.get(header::CONTENT_TYPE);
+            // Nor a deletion, which mostly has no body that could have a type.
+            let is_allowed = kind.map_or(*method == Method::DELETE, is_json);
+            if !is_allowed {
+                let found = text(header::CONTENT_TYPE).unwrap_or("none");
                 let detail = format!("expected `Content-Type: application/json`, found {found}");
                 return Some(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail));
             }
@@ -116,6 +118,8 @@ mod tests {
         for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonp"] {
             assert_eq!(sent(kind), Some(415), "{kind}");
         }
-        assert_eq!(refused(&Method::DELETE, &[host]), Some(415));
+        assert_eq!(refused(&Method::POST, std::slice::from_ref(&host)), Some(415));
+        assert_eq!(refused(&Method::DELETE, std::slice::from_ref(&host)), None);
+        assert_eq!(refused(&Method::DELETE, &[host, (header::CONTENT_TYPE, "text/plain")]), Some(415));
     }
 }

@@ -17,6 +17,7 @@ use registry_actor::{
         ReceiptEvent, Refusal,
     },
     port::{ProcessRegistry, ProcessRegistryExt},
+    worker::Explanation,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -154,10 +155,15 @@ pub(super) async fn get(State(api): State<Arc<Api>>, Path(id): Path<String>) -> 
 
 /// The process, or what became of it.
 pub(super) async fn known(api: &Api, id: &ProcessId) -> Result<Arc<ProcessRecord>, Problem> {
-    if let Some(record) = api.host.registry.get_process(id).await? {
+    known_to(&api.host.registry, id).await
+}
+
+/// The same of any registry.
+pub(super) async fn known_to(registry: &dyn ProcessRegistry, id: &ProcessId) -> Result<Arc<ProcessRecord>, Problem> {
+    if let Some(record) = registry.get_process(id).await? {
         return Ok(record);
     }
-    match api.host.registry.get_tombstone(id).await? {
+    match registry.get_tombstone(id).await? {
         Some(tombstone) => {
             let detail = format!("process `{id}` ended as {} and was pruned", tombstone.terminal_state);
             Err(Problem::new(StatusCode::GONE, "pruned", detail))
@@ -328,15 +334,21 @@ pub(super) async fn explain(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
 ) -> Result<Json<ExplanationView>, Problem> {
-    let explanation = api.worker.explain(&process_id(&id)?).await?;
-    Ok(Json(ExplanationView {
-        process_id: explanation.process_id.to_string(),
-        next: explain::in_words(&explanation.step),
-        step: json!(explanation.step),
-        since_ms: explanation.since_ms,
-        waits_for: explanation.waits_for.map(|wait| json!(wait)),
-        cancel_requested: explanation.cancel_requested,
-        rule: explanation.rule,
-        stuck: explanation.stuck,
-    }))
+    Ok(Json(ExplanationView::new(api.worker.explain(&process_id(&id)?).await?)))
+}
+
+impl ExplanationView {
+    /// The view of an explanation.
+    pub(super) fn new(explanation: Explanation) -> Self {
+        Self {
+            process_id: explanation.process_id.to_string(),
+            next: explain::in_words(&explanation.step),
+            step: json!(explanation.step),
+            since_ms: explanation.since_ms,
+            waits_for: explanation.waits_for.map(|wait| json!(wait)),
+            cancel_requested: explanation.cancel_requested,
+            rule: explanation.rule,
+            stuck: explanation.stuck,
+        }
+    }
 }
