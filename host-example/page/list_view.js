@@ -44,13 +44,15 @@ export class ListView {
     this.#filter = Object.fromEntries(query);
   }
 
-  async open() {
+  /** `from` is the place that was shown before: its row gets the focus. */
+  async open(from) {
     this.#draw();
     this.#figures.open(this.#parts.figures);
     this.#clock = setInterval(() => this.#tick(), 1000);
     this.#order = (await offers("/processes", "get", "order").catch(() => false)) ? "newest" : undefined;
     if (this.#ending.signal.aborted) return;
     await this.#read();
+    [...this.#parts.body.querySelectorAll("a")].find(({ hash }) => hash === from)?.focus();
     followChanges({
       // Output changes nothing of what a list shows.
       onChange: (change) => change?.type === "command.output" || this.#refresh(),

@@ -253,7 +253,8 @@ fn each_view_has_names_order_and_contrast_in_light_and_dark_wide_and_narrow() {
             browser.until(is_there);
             let findings = browser.accessibility_findings();
             assert_eq!(findings, Vec::<String>::new(), "{place} in {scheme}, {width} px wide");
-            let overflow = browser.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth");
+            let overflow =
+                browser.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth");
             assert_eq!(overflow, 0, "{place}, {width} px wide");
         }
         browser.go(&host.url("#/"));
@@ -295,7 +296,8 @@ fn the_keys_lead_through_the_page() {
     browser
         .until(&format!("location.hash === {first} && document.querySelector('h1').textContent.startsWith('Number')"));
     browser.press("Escape");
-    browser.until(&format!("location.hash === '#/' && {ROWS}.length === 50"));
+    // The way back leads to the row it came from.
+    browser.until(&format!("location.hash === '#/' && {focused} === {first}"));
     browser.press("]");
     browser.until(&format!("{ROWS}.length === 10 && document.activeElement.closest('tr')"));
     browser.press("[");
@@ -335,5 +337,102 @@ fn a_long_list_weighs_no_more_than_a_page_of_it() {
     browser.until(&format!("{ROWS}.join() === '#/process/{last}'"));
     let nodes = browser.evaluate("document.querySelectorAll('*').length").as_u64().expect("a number");
     assert!(nodes < 1_500, "{nodes} elements");
+    assert_eq!(browser.problems(), Vec::<String>::new());
+}
+
+/// What a function of a module of the page answers to each of these, or the message of what it throws.
+fn answers(browser: &mut Browser, module: &str, function: &str, arguments: &Value) -> Value {
+    browser.evaluate(&format!(
+        "import('/assets/{module}.js').then((module) => {arguments}.map((argument) => {{
+            try {{ return module.{function}(argument); }} catch (error) {{ return error.message; }}
+        }}))"
+    ))
+}
+
+#[test]
+fn the_pure_parts_of_the_page_do_what_they_say() {
+    let Some(chromium) = chromium() else { return };
+    let host = ServedHost::with(Vec::new());
+    let mut browser = Browser::start(&chromium);
+    browser.go(&host.link);
+    browser.until("document.querySelector('.empty')?.innerText.includes('No processes yet')");
+
+    // A line is split as a shell would split it, and words become a line that is split into the same.
+    let lines = json!([
+        "make  -j4 all",
+        "echo 'a b' \"c \\\" d\" e\\ f",
+        "printf \"\\n\" ''",
+        "a'b'\"c\"",
+        "",
+        "echo 'open",
+        "echo \\",
+    ]);
+    let words = json!([
+        ["make", "-j4", "all"],
+        ["echo", "a b", "c \" d", "e f"],
+        ["printf", "\\n", ""],
+        ["abc"],
+        [],
+        "a quote ' is not closed",
+        "there is nothing after the last backslash",
+    ]);
+    assert_eq!(answers(&mut browser, "shell_words", "shellWords", &lines), words);
+    let words = json!([["echo", "it's", "$HOME", "", "a\nb", "plain-1.0/x"]]);
+    let line = answers(&mut browser, "shell_words", "shellLine", &words);
+    assert_eq!(answers(&mut browser, "shell_words", "shellWords", &line), words);
+    let shell =
+        answers(&mut browser, "shell_words", "needsShell", &json!(["a | b", "echo '|'", "echo $X", "ls", "a \\| b"]));
+    assert_eq!(shell, json!([true, false, true, false, false]));
+
+    // A stream is the same events wherever the network cuts it.
+    let cut_everywhere = "import('/assets/event_stream.js').then(({ EventParser }) => {
+        const text = ': hello\\r\\n\\r\\nevent: event\\nid: 1.1\\ndata: {\"a\":\\ndata: 1}\\n\\ndata:x\\r\\n\\r\\nid: 1.2\\n\\nevent: end\\rdata: y\\r\\r.';
+        const whole = JSON.stringify(new EventParser().push(text));
+        for (let at = 0; at <= text.length; at += 1) {
+            const parser = new EventParser();
+            const cut = JSON.stringify([...parser.push(text.slice(0, at)), ...parser.push(text.slice(at))]);
+            if (cut !== whole) return `cut at ${at}: ${cut}`;
+        }
+        return whole;
+    })";
+    let events = json!([
+        { "type": "event", "id": "1.1", "data": "{\"a\":\n1}" }, { "type": "message", "data": "x" }, { "type": "end", "data": "y" },
+    ]);
+    let told = browser.evaluate(cut_everywhere);
+    assert_eq!(serde_json::from_str::<Value>(told.as_str().unwrap_or_default()).ok(), Some(events), "{told}");
+
+    // What is written for a terminal keeps its words and its colours, and nothing else of it.
+    let texts = json!([
+        "a\u{1b}[31mb\u{1b}[0;1mc\u{1b}[Kd",
+        "10%\r20%\r",
+        "\u{1b}]0;title\u{7}x",
+        "\u{1b}[38;5;31mz",
+        "a\u{8}b"
+    ]);
+    let parts = answers(&mut browser, "terminal_text", "terminalParts", &texts);
+    let text_of = |parts: &Value| {
+        parts
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|part| part["text"].as_str().unwrap_or("?"))
+            .collect::<Vec<_>>()
+            .concat()
+    };
+    assert_eq!(
+        parts.as_array().expect("parts").iter().map(text_of).collect::<Vec<_>>(),
+        ["abcd", "20%", "x", "z", "a\u{fffd}b"]
+    );
+    assert_eq!(parts[0][1]["style"]["colour"], "red");
+    assert_eq!((&parts[0][2]["style"]["bold"], &parts[3][0]["style"]["colour"]), (&json!(true), &Value::Null));
+
+    // The place before a prefix is before it, and behind what sorts before.
+    let prefixes = ["deploy", "a ", "!", "\u{e000}x", "\u{a0}", "\u{10000}"];
+    let before = answers(&mut browser, "process_search", "justBefore", &json!(prefixes));
+    for (prefix, before) in prefixes.iter().zip(before.as_array().expect("places")) {
+        let before = before.as_str().expect("a text");
+        assert!(before < *prefix && !before.chars().any(char::is_control), "{before:?} before {prefix:?}");
+    }
+    assert!(before[0].as_str().is_some_and(|before| before > "deplox-9"));
     assert_eq!(browser.problems(), Vec::<String>::new());
 }
