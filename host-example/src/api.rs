@@ -21,10 +21,10 @@ pub(crate) mod origin;
 mod owner_routes;
 mod problem;
 mod process_routes;
+pub(crate) mod process_view;
 mod prune_routes;
 mod rate_limit;
 mod session_routes;
-pub(crate) mod process_view;
 mod start_request;
 mod time_limit;
 mod verify_routes;
@@ -228,11 +228,6 @@ fn described_routes() -> OpenApiRouter<Arc<Api>> {
     let mut routes = OpenApiRouter::with_openapi(Description::openapi()).nest(BASE, routes);
     description::complete(routes.get_openapi_mut());
     routes
-}
-
-/// The description of the interface.
-pub(crate) fn description() -> utoipa::openapi::OpenApi {
-    described_routes().into_openapi()
 }
 
 /// Everything that is served, however it arrives.

@@ -7,8 +7,8 @@ use std::{
 
 use axum::http::StatusCode;
 use registry_actor::domain::{
-    ParentEndRule, ProcessEventType, ProcessId, ProcessInput, ProcessParent, ProcessRegistration, ProcessSignal, RecoveryDisposition,
-    RetryPolicy,
+    ParentEndRule, ProcessEventType, ProcessId, ProcessInput, ProcessParent, ProcessRegistration, ProcessSignal,
+    RecoveryDisposition, RetryPolicy,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -155,7 +155,8 @@ impl StartRequest {
         };
         let signals = self.signals.into_iter().map(ProcessSignal::new).collect::<Result<Vec<_>, _>>();
         let signals = signals.map_err(|error| Problem::invalid(error.to_string()))?;
-        registration = registration.with_extra_event_types(signals.iter().map(ProcessSignal::declared_type)).with_tags(self.tags);
+        registration =
+            registration.with_extra_event_types(signals.iter().map(ProcessSignal::declared_type)).with_tags(self.tags);
         if let Some(retry) = self.retry {
             if disposition != RecoveryDisposition::Rerunnable {
                 return Err(Problem::invalid(

@@ -16,7 +16,6 @@ use std::{
         net::UnixStream as BlockingUnixStream,
     },
     path::{Path, PathBuf},
-    pin::Pin,
     sync::Arc,
     time::Duration,
 };
