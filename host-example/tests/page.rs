@@ -72,7 +72,7 @@ fn a_person_comes_in_follows_and_steers_and_the_page_outlives_its_host() {
         elsewhere("approval-8", hostile, &["invoice"]),
         elsewhere("left-over", "Nobody wants this", &[]),
     ]);
-    let mut browser = Browser::start(&chromium);
+    let mut browser = Browser::start(chromium);
 
     // Without a session the page says how to come in, and shows nothing else.
     browser.go(&host.url(""));
@@ -219,7 +219,7 @@ fn a_person_comes_in_follows_and_steers_and_the_page_outlives_its_host() {
 fn each_view_has_names_order_and_contrast_in_light_and_dark_wide_and_narrow() {
     let Some(chromium) = chromium() else { return };
     let host = ServedHost::with(vec![elsewhere("approval-7", "Approve the invoice", &["invoice"])]);
-    let mut browser = Browser::start(&chromium);
+    let mut browser = Browser::start(chromium);
     browser.go(&host.link);
     browser.until(&format!("{ROWS}.length === 1"));
     let start = |argv: Value| {
@@ -276,7 +276,7 @@ fn the_keys_lead_through_the_page() {
     let Some(chromium) = chromium() else { return };
     let host =
         ServedHost::with((0..60).map(|at| elsewhere(&format!("p-{at:02}"), &format!("Number {at:02}"), &[])).collect());
-    let mut browser = Browser::start(&chromium);
+    let mut browser = Browser::start(chromium);
     browser.go(&host.link);
     browser.until(&format!("{ROWS}.length === 50"));
     let focused = "document.activeElement.closest('tr') && document.activeElement.hash";
@@ -319,7 +319,7 @@ fn a_long_list_weighs_no_more_than_a_page_of_it() {
     let count: usize = env::var("PROCTOR_PAGE_PROCESSES").map_or(5_000, |text| text.parse().expect("a number"));
     let processes = (0..count).map(|at| elsewhere(&format!("p-{at:06}"), &format!("Number {at}"), &["many"]));
     let host = ServedHost::with(processes.collect());
-    let mut browser = Browser::start(&chromium);
+    let mut browser = Browser::start(chromium);
     let asked = Instant::now();
     browser.go(&host.link);
     browser.until(&format!("{ROWS}.length === 50"));
@@ -353,7 +353,7 @@ fn answers(browser: &mut Browser, module: &str, function: &str, arguments: &Valu
 fn the_pure_parts_of_the_page_do_what_they_say() {
     let Some(chromium) = chromium() else { return };
     let host = ServedHost::with(Vec::new());
-    let mut browser = Browser::start(&chromium);
+    let mut browser = Browser::start(chromium);
     browser.go(&host.link);
     browser.until("document.querySelector('.empty')?.innerText.includes('No processes yet')");
 

@@ -9,7 +9,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -27,31 +27,32 @@ static ONE: Mutex<()> = Mutex::new(());
 ///
 /// # Panics
 /// On a machine that calls itself `CI`, where nothing may be left out.
-pub(crate) fn chromium() -> Option<PathBuf> {
-    let find = || {
-        let named = env::var_os("PROCTOR_CHROMIUM").map(PathBuf::from);
-        let directories = env::var_os("PATH").unwrap_or_default();
-        let mut among_programs = env::split_paths(&directories).flat_map(|directory| {
-            ["chromium", "chromium-browser", "google-chrome", "chrome"].map(|name| directory.join(name))
-        });
-        named.or_else(|| among_programs.find(|path| path.exists()))
-    };
-    if let Some(path) = find() {
-        return Some(path);
-    }
-    let _one_at_a_time = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+pub(crate) fn chromium() -> Option<&'static Path> {
+    static FOUND: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FOUND.get_or_init(|| find().or_else(install)).as_deref()
+}
+
+fn find() -> Option<PathBuf> {
+    let directories = env::var_os("PATH").unwrap_or_default();
+    let among_programs = env::split_paths(&directories).flat_map(|directory| {
+        ["chromium", "chromium-browser", "google-chrome", "chrome"].map(|name| directory.join(name))
+    });
+    env::var_os("PROCTOR_CHROMIUM").map(PathBuf::from).into_iter().chain(among_programs).find(|path| path.exists())
+}
+
+fn install() -> Option<PathBuf> {
     let install =
         "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium";
     let reason = match Command::new("sh").args(["-c", install]).output() {
-        Ok(output) if output.status.success() => "apt-get installed no browser".to_owned(),
+        Ok(output) if output.status.success() => "apt-get installed none".to_owned(),
         Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         Err(error) => error.to_string(),
     };
     let found = find();
     if found.is_none() {
-        // Past the capture of the test harness, which shows nothing of tests that pass.
         let line =
-            format!("\nTHE BROWSER TESTS DID NOT RUN: there is no Chromium, and it cannot be installed: {reason}\n");
+            format!("\nTHE BROWSER TESTS DID NOT RUN: there is no Chromium, and none can be installed: {reason}\n");
+        // Past the capture of the test harness, which shows nothing of tests that pass.
         let _ = std::io::stderr().write_all(line.as_bytes());
         assert!(env::var_os("CI").is_none(), "{line}");
     }
