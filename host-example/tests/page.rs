@@ -10,14 +10,19 @@ mod served_host;
 
 use std::{env, time::Instant};
 
-use registry_actor::domain::{
-    ProcessEventType, ProcessId, ProcessIdentity, ProcessInput, ProcessRegistration, RecoveryDisposition,
+use registry_actor::{
+    actor::ActorRegistry,
+    domain::{
+        LeaseOwnerIdentity, LeaseOwnerLiveness, ProcessEventType, ProcessId, ProcessIdentity, ProcessInput,
+        ProcessRegistration, ProcessSignal, ProcessStarted, RecoveryDisposition, WaitState,
+    },
+    port::ProcessRegistryExt,
 };
 use serde_json::{Value, json};
 
 use crate::{
     browser::{Browser, chromium},
-    served_host::ServedHost,
+    served_host::{ServedHost, register},
 };
 
 /// A process that nobody here runs.
@@ -29,6 +34,31 @@ fn elsewhere(id: &str, label: &str, tags: &[&str]) -> ProcessRegistration {
         .with_extra_event_types([ProcessEventType::plain("signal.approve")]);
     registration.identity = ProcessIdentity { label: Some(label.to_owned()), ..registration.identity };
     registration
+}
+
+/// Lets the process wait for its approval.
+async fn wait_for_approval(registry: &ActorRegistry, id: &str) {
+    let id = ProcessId::new(id).expect("an id");
+    let signal = ProcessSignal::new("approve").expect("a name");
+    registry.set_process_wait(&id, WaitState::signal(&id, &signal, 1, 1)).await.expect("a wait");
+}
+
+/// A process that was begun by an owner of whom nobody can say whether it lives.
+async fn leave_stuck(registry: &ActorRegistry, id: &str) {
+    let id = ProcessId::new(id).expect("an id");
+    let input = ProcessInput::new("payment", json!({ "amount": 12 }));
+    let process = ProcessRegistration::new(id.clone(), input, RecoveryDisposition::OwnerBound);
+    registry.register_process(process).await.expect("a registration");
+    let owner = LeaseOwnerIdentity {
+        owner_id: "a former owner".to_owned(),
+        incarnation_id: "1".to_owned(),
+        liveness: LeaseOwnerLiveness::Opaque,
+    };
+    let claimed = registry.claim_process_lease(&id, owner.clone(), 60_000).await.expect("an answer");
+    let lease = claimed.acquired().expect("a lease");
+    let started = ProcessStarted { owner, started_at_ms: 1 };
+    registry.begin_process_attempt(&id, started, lease.fence()).await.expect("an attempt");
+    registry.complete_process_lease(&lease).await.expect("a release");
 }
 
 /// The rows that are shown, as their ids.
@@ -67,11 +97,15 @@ fn assert_no_gap_and_none_twice(browser: &mut Browser) {
 fn a_person_comes_in_follows_and_steers_and_the_page_outlives_its_host() {
     let Some(chromium) = chromium() else { return };
     let hostile = "<img src=x onerror=document.title='broken'>";
-    let mut host = ServedHost::with(vec![
-        elsewhere("approval-7", "Approve the invoice", &["invoice", "eu"]),
-        elsewhere("approval-8", hostile, &["invoice"]),
-        elsewhere("left-over", "Nobody wants this", &[]),
-    ]);
+    let mut host = ServedHost::prepared(async |registry| {
+        let processes = vec![
+            elsewhere("approval-7", "Approve the invoice", &["invoice", "eu"]),
+            elsewhere("approval-8", hostile, &["invoice"]),
+            elsewhere("left-over", "Nobody wants this", &[]),
+        ];
+        register(registry, processes).await;
+        wait_for_approval(registry, "approval-7").await;
+    });
     let mut browser = Browser::start(chromium);
 
     // Without a session the page says how to come in, and shows nothing else.
@@ -95,7 +129,11 @@ fn a_person_comes_in_follows_and_steers_and_the_page_outlives_its_host() {
     );
     browser.problems();
 
-    // It finds by state, tag and any part of a name.
+    // It finds by wait, state, tag and any part of a name.
+    browser.click_on("waiting");
+    browser
+        .until(&format!("{ROWS}.join() === '#/process/approval-7' && document.querySelector('tbody .badge.waiting')"));
+    browser.click_on("waiting");
     browser.click_on("abandoned");
     browser.until("document.querySelector('.empty').innerText.includes('No process is like this')");
     browser.click_on("running");
@@ -175,7 +213,8 @@ fn a_person_comes_in_follows_and_steers_and_the_page_outlives_its_host() {
     browser.until("document.querySelector('h1').textContent === 'Approve the invoice'");
     browser.click_on("Signal");
     browser.until("document.activeElement.closest('dialog[open]')");
-    browser.type_text("approve");
+    // The name of what it waits for is there already.
+    assert_eq!(browser.evaluate("document.activeElement.value"), "approve");
     browser.click("document.querySelector('dialog textarea')");
     browser.type_text("{\"by\":");
     browser.click_on("Send");
@@ -218,10 +257,14 @@ fn a_person_comes_in_follows_and_steers_and_the_page_outlives_its_host() {
 #[test]
 fn each_view_has_names_order_and_contrast_in_light_and_dark_wide_and_narrow() {
     let Some(chromium) = chromium() else { return };
-    let host = ServedHost::with(vec![elsewhere("approval-7", "Approve the invoice", &["invoice"])]);
+    let host = ServedHost::prepared(async |registry| {
+        register(registry, vec![elsewhere("approval-7", "Approve the invoice", &["invoice"])]).await;
+        wait_for_approval(registry, "approval-7").await;
+        leave_stuck(registry, "payment-1").await;
+    });
     let mut browser = Browser::start(chromium);
     browser.go(&host.link);
-    browser.until(&format!("{ROWS}.length === 1"));
+    browser.until(&format!("{ROWS}.length === 2"));
     let start = |argv: Value| {
         let body = json!({ "process_id": argv[0], "command": { "argv": argv }, "tags": ["made"] }).to_string();
         format!(
@@ -235,7 +278,7 @@ fn each_view_has_names_order_and_contrast_in_light_and_dark_wide_and_narrow() {
     browser.until("document.querySelector('tbody .badge.failed') && document.querySelector('tbody .badge.completed')");
 
     let views = [
-        ("#/", format!("{ROWS}.length === 3")),
+        ("#/", format!("{ROWS}.length === 4")),
         (
             "#/process/sh",
             "document.querySelector('.card.outcome')?.checkVisibility() && document.querySelector('.line.stderr')"
@@ -244,7 +287,8 @@ fn each_view_has_names_order_and_contrast_in_light_and_dark_wide_and_narrow() {
         ("#/process/echo", "document.querySelector('.line .ansi-red')".to_owned()),
         ("#/process/approval-7", "document.querySelector('.card.where .next')".to_owned()),
         ("#/process/unheard-of", "document.querySelector('.empty')?.innerText.includes('no such process')".to_owned()),
-        ("#/attention", "document.querySelector('.empty')?.innerText.includes('Nothing is stuck')".to_owned()),
+        ("#/process/payment-1", "document.querySelector('.callout')?.innerText.includes('a former owner')".to_owned()),
+        ("#/attention", "document.querySelector('.stuck')?.innerText.includes('payment-1')".to_owned()),
     ];
     for (scheme, width) in [("light", 1280), ("dark", 1280), ("light", 320), ("dark", 320)] {
         browser.look(scheme, width);

@@ -6,6 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use registry_actor::{
@@ -29,39 +30,28 @@ pub(crate) struct ServedHost {
 }
 
 impl ServedHost {
-    /// A host of a store that holds these processes.
-    pub(crate) fn with(processes: Vec<ProcessRegistration>) -> Self {
+    /// A host of a store in which this was done before.
+    pub(crate) fn prepared(prepare: impl AsyncFnOnce(&ActorRegistry)) -> Self {
         let directory = TempDir::new().expect("a directory");
         let mut host = Self { directory, child: None, address: "127.0.0.1:0".to_owned(), link: String::new() };
-        host.fill(processes);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let log = Arc::new(SqliteLog::open(host.store(), SqliteOptions::default()).expect("a store"));
+            let registry = ActorRegistry::start(log, RegistryOptions::default()).await.expect("a registry");
+            prepare(&registry).await;
+            registry.shut_down(Duration::from_secs(60)).await;
+        });
         host.start();
         host
     }
 
-    fn store(&self) -> PathBuf {
-        self.directory.path().join("store.db")
+    /// A host of a store that holds these processes.
+    pub(crate) fn with(processes: Vec<ProcessRegistration>) -> Self {
+        Self::prepared(async |registry| register(registry, processes).await)
     }
 
-    fn fill(&self, processes: Vec<ProcessRegistration>) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let log = Arc::new(SqliteLog::open(self.store(), SqliteOptions::default()).expect("a store"));
-            let registry = ActorRegistry::start(log, RegistryOptions::default()).await.expect("a registry");
-            let mut under_way = tokio::task::JoinSet::new();
-            for process in processes {
-                if under_way.len() >= TOGETHER {
-                    under_way.join_next().await.expect("a task").expect("a registration");
-                }
-                let registry = registry.clone();
-                under_way.spawn(async move {
-                    registry.register_process(process).await.expect("a registration");
-                });
-            }
-            while let Some(registered) = under_way.join_next().await {
-                registered.expect("a registration");
-            }
-            registry.shut_down(std::time::Duration::from_secs(60)).await;
-        });
+    fn store(&self) -> PathBuf {
+        self.directory.path().join("store.db")
     }
 
     /// Starts it, where it was before if it was.
@@ -106,5 +96,20 @@ impl ServedHost {
 impl Drop for ServedHost {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Registers processes, many at a time.
+pub(crate) async fn register(registry: &ActorRegistry, processes: Vec<ProcessRegistration>) {
+    let mut under_way = tokio::task::JoinSet::new();
+    for process in processes {
+        if under_way.len() >= TOGETHER {
+            under_way.join_next().await.expect("a task").expect("a registration");
+        }
+        let registry = registry.clone();
+        under_way.spawn(async move { registry.register_process(process).await.expect("a registration") });
+    }
+    while let Some(registered) = under_way.join_next().await {
+        registered.expect("a registration");
     }
 }
