@@ -28,6 +28,7 @@ function show() {
   if (hash === "#main") return;
   // The list that a process was opened from, with its filters, is where the way back leads.
   if (hash.startsWith("#/process/") && shownPlace && !shownPlace.startsWith("#/process/")) history.replaceState({ list: shownPlace }, "");
+  const from = shownPlace;
   shownPlace = hash;
   view?.close();
   try {
@@ -41,8 +42,10 @@ function show() {
     if (link.getAttribute("href") === hash.split("?")[0]) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  // Who cannot see it learns that another view is shown.
+  if (from !== undefined) main.focus({ preventScroll: true });
   window.scrollTo(0, 0);
-  view.open();
+  view.open(from);
 }
 
 /** What the host's answers say about the connection. */

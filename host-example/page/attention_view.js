@@ -1,9 +1,9 @@
 // What will not end by itself: processes that are stuck, and those whose actors are quarantined.
 
 import { get, offers, processPath, withQuery } from "./api.js";
-import { badge, el } from "./dom.js";
+import { el } from "./dom.js";
 import { placeOf } from "./list_view.js";
-import { ago } from "./time_text.js";
+import { ago, full, sentence } from "./time_text.js";
 
 /** How many running processes are asked about at a time, where the host does not say by itself which are stuck. */
 const ASKED = 100;
@@ -17,7 +17,6 @@ export class AttentionView {
   #more = el("button", { type: "button", class: "button", hidden: true }, "Look further");
   #after;
   #found = 0;
-  #asked = 0;
   #note = el("p", { class: "note", "aria-live": "polite" });
 
   constructor(root) {
@@ -51,14 +50,13 @@ export class AttentionView {
       if (await offers("/stuck")) {
         const page = await get(withQuery("/stuck", { after: this.#after }), signal);
         this.#after = page.next_after;
-        for (const stuck of page.processes ?? page.stuck ?? []) this.#show(stuck.process ?? stuck, stuck.explanation ?? stuck);
+        for (const explanation of page.stuck) this.#show(explanation);
       } else {
         const page = await get(withQuery("/processes", { status: "running", after: this.#after, limit: ASKED }), signal);
         this.#after = page.next_after;
-        this.#asked += page.processes.length;
         for (const process of page.processes) {
           const explanation = await get(processPath(process.process_id, "/explanation"), signal);
-          if (explanation.stuck) this.#show(process, explanation);
+          if (explanation.stuck) this.#show(explanation);
         }
       }
       this.#more.hidden = !this.#after;
@@ -71,21 +69,20 @@ export class AttentionView {
     }
   }
 
-  #show(process, explanation) {
+  #show(explanation) {
     this.#found += 1;
     this.#list.append(el("article", { class: "stuck" },
-      el("div", {}, badge(process.status ?? "running"), " ", el("a", { href: placeOf(process.process_id) }, process.label ?? process.process_id), " ", el("span", { class: "row-id" }, process.process_id)),
-      el("p", {}, explanation.next),
-      el("p", { class: "muted" }, `since ${ago(explanation.since_ms)}; ${explanation.rule}`)));
+      el("h2", {}, el("a", { href: placeOf(explanation.process_id) }, explanation.process_id)),
+      el("p", {}, sentence(explanation.next)),
+      el("p", { class: "muted" }, `${sentence(explanation.rule)} Since ${full(explanation.since_ms)}, ${ago(explanation.since_ms)}.`)));
   }
 
   async #showQuarantined() {
     if (!(await offers("/host").catch(() => false))) return;
     const host = await get("/host", this.#ending.signal).catch(() => undefined);
-    const ids = Array.isArray(host?.quarantined) ? host.quarantined : [];
-    if (ids.length === 0) return;
+    if (!host?.quarantined?.length) return;
     this.#quarantined.replaceChildren(el("section", { class: "callout", "aria-label": "Quarantined" },
       el("p", {}, "Their actors failed again and again, and rest for a minute:"),
-      el("ul", {}, ids.map((id) => { const name = id.process_id ?? id; return el("li", {}, el("a", { href: placeOf(name) }, name)); }))));
+      el("ul", {}, host.quarantined.map(({ process_id: id, reason }) => el("li", {}, el("a", { href: placeOf(id) }, id), `: ${reason}`)))));
   }
 }

@@ -20,7 +20,8 @@ export async function followChanges({ onChange, signal }) {
     try {
       await follow(`${STREAM}?after=now`, {
         onEvent: ({ data }) => onChange({ processId: data.process_id, type: data.event_type ?? data.change }),
-        onState: (state) => state === "live" && onChange(),
+        // A feed that is back may have missed its beginning; one that is refused for now must not leave the list as it was.
+        onState: () => document.hidden || onChange(),
         signal,
       });
     } catch {

@@ -3,7 +3,7 @@
 import { el, setText, svg } from "./dom.js";
 
 const WIDTH = 160;
-const HEIGHT = 34;
+const HEIGHT = 26;
 
 /** The points of the line in a box; values that are not there break nothing. Pure. */
 export function linePoints(values, slots, width, height) {

@@ -28,6 +28,14 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Gives an element these children; those that are equal stay, and with them the focus and what is selected. */
+export function renew(parent, children) {
+  const old = [...parent.childNodes];
+  const made = children.map((child) => (child instanceof Node ? child : document.createTextNode(child)));
+  if (old.length !== made.length) return parent.replaceChildren(...made);
+  old.forEach((node, at) => node.isEqualNode(made[at]) || node.replaceWith(made[at]));
+}
+
 /** Says something to who cannot see it. */
 export function announce(text) {
   setText(document.getElementById("announcer"), text);

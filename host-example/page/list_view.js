@@ -44,13 +44,15 @@ export class ListView {
     this.#filter = Object.fromEntries(query);
   }
 
-  async open() {
+  /** `from` is the place that was shown before: its row gets the focus. */
+  async open(from) {
     this.#draw();
     this.#figures.open(this.#parts.figures);
     this.#clock = setInterval(() => this.#tick(), 1000);
     this.#order = (await offers("/processes", "get", "order").catch(() => false)) ? "newest" : undefined;
     if (this.#ending.signal.aborted) return;
     await this.#read();
+    [...this.#parts.body.querySelectorAll("a")].find(({ hash }) => hash === from)?.focus();
     followChanges({
       // Output changes nothing of what a list shows.
       onChange: (change) => change?.type === "command.output" || this.#refresh(),
@@ -100,7 +102,7 @@ export class ListView {
       empty: el("div", { class: "empty", hidden: true }),
       newer: el("button", { type: "button", class: "button", "aria-keyshortcuts": "[", onclick: () => this.#turn(-1), disabled: true }, "← Newer"),
       older: el("button", { type: "button", class: "button", "aria-keyshortcuts": "]", onclick: () => this.#turn(1), disabled: true }, "Older →"),
-      further: el("button", { type: "button", class: "button", hidden: true, onclick: () => this.#searchOn() }, "Search older ones"),
+      further: el("button", { type: "button", class: "button", hidden: true, onclick: () => this.#searchOn() }, "Search the others"),
     });
     const { body, note, empty, newer, older, further, figures } = this.#parts;
     this.#root.replaceChildren(
@@ -114,7 +116,7 @@ export class ListView {
         el("label", { class: "check" }, waiting, "waiting")),
       el("div", { class: "panel" },
         el("table", { class: "list", role: "table", "aria-label": "Processes", "aria-describedby": "list-note" },
-          el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, column("Status"), column("Process"), column("Kind"), column("Tags"), column("Attempts"), column("Started"), column("Time"))),
+          el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, column("Status"), column("Process"), column("Kind"), column("Tags"), column("Attempts"), column("Started", "Registered"), column("Time"))),
           body),
         empty),
       el("div", { class: "pager" }, note, further, newer, older));
@@ -225,16 +227,18 @@ export class ListView {
     body.parentElement.hidden = rows.size === 0;
     empty.hidden = rows.size > 0;
     newer.hidden = older.hidden = Boolean(search);
+    setText(newer, this.#order ? "← Newer" : "← Before");
+    setText(older, this.#order ? "Older →" : "Next →");
     newer.disabled = this.#before.length === 0;
     older.disabled = !this.#next;
     further.hidden = !search || search.isComplete;
     if (rows.size === 0) {
-      if (search) this.#showNothing("Nothing found", search.isComplete ? "No process has this in its id, label, kind or tags." : `None of the ${search.scanned.toLocaleString()} newest processes has this.`);
+      if (search) this.#showNothing("Nothing found", search.isComplete ? "No process has this in its id, label, kind or tags." : `None of the ${search.scanned.toLocaleString()} processes that were looked at has this.`);
       else if (Object.keys(this.#filter).length) this.#showNothing("No process is like this", "Other filters may find some.");
       else this.#showNothing("No processes yet", "Start a command here, or with proctor submit.");
     }
-    if (search) setText(note, `${rows.size} found, ${search.isComplete ? "all" : `the newest ${search.scanned.toLocaleString()}`} looked at`);
-    else setText(note, rows.size === 0 ? "" : `${(this.#before.length * PAGE + 1).toLocaleString()}–${(this.#before.length * PAGE + rows.size).toLocaleString()}${this.#next ? "" : ", the last"}${this.#order ? ", newest first" : ", by id"}`);
+    if (search) setText(note, `${rows.size} found, ${search.isComplete ? "all" : search.scanned.toLocaleString()} looked at`);
+    else setText(note, rows.size === 0 ? "" : `Processes ${(this.#before.length * PAGE + 1).toLocaleString()}–${(this.#before.length * PAGE + rows.size).toLocaleString()}${this.#next ? "" : ", the last"}${this.#order ? ", newest first" : ", by id"}`);
   }
 
   #showNothing(title, text) {

@@ -55,8 +55,8 @@ export class OutputLog {
   constructor(loadBefore) {
     this.#loadBefore = loadBefore;
     const shows = (value, label) => el("label", { class: "choice" },
-      el("input", { type: "radio", name: "stream", value, checked: value === "both", onchange: () => (this.#lines.dataset.shows = value) }), el("span", {}, label));
-    const wrap = el("input", { type: "checkbox", checked: true, onchange: () => this.#lines.classList.toggle("wrapped", wrap.checked) });
+      el("input", { type: "radio", name: "stream", value, checked: value === "both", onchange: () => { this.#lines.dataset.shows = value; this.#stayAtEnd(); } }), el("span", {}, label));
+    const wrap = el("input", { type: "checkbox", checked: true, onchange: () => { this.#lines.classList.toggle("wrapped", wrap.checked); this.#stayAtEnd(); } });
     this.#lines.classList.add("wrapped");
     this.#earlier.addEventListener("click", () => this.#loadEarlier());
     this.#followButton.addEventListener("click", () => this.setFollowing(!this.#isFollowing));
@@ -123,9 +123,13 @@ export class OutputLog {
         for (let at = 0; at < tooMany; at += 1) this.#earlier.nextElementSibling.remove();
         this.#earlier.hidden = false;
       }
-      this.#lines.scrollTop = this.#lines.scrollHeight;
+      this.#stayAtEnd();
     }
     this.#sayHow();
+  }
+
+  #stayAtEnd() {
+    if (this.#isFollowing) this.#lines.scrollTop = this.#lines.scrollHeight;
   }
 
   #sayHow() {

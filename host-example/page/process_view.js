@@ -1,12 +1,12 @@
 // One process: where it is and why, its life along the time, its output as it comes, and what can be done to it.
 
 import { get, processPath, withQuery } from "./api.js";
-import { announce, badge, el, setText, throttled } from "./dom.js";
+import { announce, badge, el, renew, setText, throttled } from "./dom.js";
 import { follow } from "./event_stream.js";
 import { isLine, OutputLog } from "./output_log.js";
 import { askForAbandon, askForCancel, askForSignal } from "./process_actions.js";
 import { shellLine } from "./shell_words.js";
-import { ago, clock, duration, full, now } from "./time_text.js";
+import { ago, clock, duration, full, now, sentence } from "./time_text.js";
 import { drawTimeline, timelineOf } from "./timeline.js";
 
 const PAGE = 1000;
@@ -44,6 +44,7 @@ export class ProcessView {
   #explanation;
   /** Every event that is known but output. */
   #moments = [];
+  #drawnMoments = 0;
   #last = 0;
   #generation;
   #gap;
@@ -75,7 +76,7 @@ export class ProcessView {
       if (this.#ending.signal.aborted) return;
       if (error.status === 404 || error.status === 410) {
         this.#root.replaceChildren(el("div", { class: "panel empty" },
-          el("p", { class: "empty-title" }, error.status === 410 ? "This process was pruned" : "There is no such process"), el("p", {}, error.message),
+          el("h1", {}, error.status === 410 ? "This process was pruned" : "There is no such process"), el("p", {}, error.message),
           el("p", {}, el("a", { href: "#/" }, "All processes"))));
       } else if (error.status !== 401) {
         // A host that is away is asked again.
@@ -143,7 +144,6 @@ export class ProcessView {
       this.#log.element,
       this.#input());
     this.#log.element.hidden = !isCommand;
-    this.#parts.gapless = true;
     this.#resized = new ResizeObserver(() => this.#redraw());
     this.#resized.observe(this.#parts.timeline);
     this.#show();
@@ -169,7 +169,7 @@ export class ProcessView {
   #show() {
     const process = this.#process;
     const { badges, facts, actions, stuck, where, outcome, lease } = this.#parts;
-    badges.replaceChildren(badge(process.status), process.wait && this.#isLive ? el("span", { class: "badge waiting" }, "waiting") : "");
+    renew(badges, [badge(process.status), process.wait && this.#isLive ? el("span", { class: "badge waiting" }, "waiting") : ""]);
     const shown = [
       el("code", { class: "id" }, process.process_id),
       el("span", {}, `kind ${process.kind}`),
@@ -183,29 +183,31 @@ export class ProcessView {
       process.external_ref && el("span", {}, `${process.external_ref.backend}/${process.external_ref.id}`),
       ...process.tags.map((tag) => el("a", { class: "tag", href: `#/?tags=${encodeURIComponent(tag)}` }, tag)),
     ].filter(Boolean);
-    facts.replaceChildren(...shown);
+    renew(facts, shown);
     actions.hidden = !this.#isLive;
 
     const explanation = this.#explanation;
     stuck.hidden = !explanation?.stuck;
     setText(stuck, explanation?.stuck ? `Stuck: ${explanation.next}` : "");
-    where.replaceChildren(...(explanation ? [
-      el("p", { class: "next" }, explanation.next),
-      el("p", { class: "muted" }, `${explanation.rule}.`),
+    // What has ended is nowhere any more: the outcome says it all.
+    where.parentElement.hidden = !this.#isLive;
+    renew(where, explanation ? [
+      el("p", { class: "next" }, sentence(explanation.next)),
+      el("p", { class: "muted" }, sentence(explanation.rule)),
       explanation.cancel_requested && el("p", { class: "muted" }, "It was asked to end."),
       explanation.waits_for && el("p", {}, waitInWords(explanation.waits_for)),
       process.abandon_request && el("p", { class: "muted" }, `Abandonment was allowed by ${process.abandon_request.requested_by}${process.abandon_request.reason ? `: ${process.abandon_request.reason}` : ""}.`),
-    ].filter(Boolean) : [el("p", { class: "muted" }, "Reading…")]));
+    ].filter(Boolean) : [el("p", { class: "muted" }, "Reading…")]);
 
     outcome.parentElement.hidden = !process.outcome;
-    if (process.outcome) outcome.replaceChildren(...outcomeNodes(process.outcome));
+    if (process.outcome) renew(outcome, outcomeNodes(process.outcome));
     lease.parentElement.hidden = !process.lease;
     if (process.lease) {
       const { owner, claimed_at_ms: claimed, expires_at_ms: expires } = process.lease;
-      lease.replaceChildren(
+      renew(lease, [
         el("p", { class: "next" }, owner.owner_id),
-        el("p", { class: "muted" }, `holds it for ${duration(now() - claimed)}; the lease lasts ${duration(expires - now())} unless it is renewed`),
-        el("p", { class: "muted mono small" }, owner.incarnation_id));
+        el("p", { class: "muted" }, `Holds it for ${duration(now() - claimed)}; the lease lasts ${duration(expires - now())} unless it is renewed.`),
+        el("p", { class: "muted mono small" }, owner.incarnation_id)]);
     }
     this.#redraw();
   }
@@ -254,6 +256,7 @@ export class ProcessView {
       this.#take(page.events);
       after = page.next_after;
     }
+    this.#drawMoments();
   }
 
   #page(after, limit) {
@@ -307,7 +310,7 @@ export class ProcessView {
     await follow(processPath(this.#id, "/events/stream"), {
       lastId: `${this.#generation}.${this.#last}`,
       signal: this.#ending.signal,
-      onState: (state) => state === "live" && this.#reread(),
+      onState: (state) => (state === "live" ? this.#reread() : this.#catchUp()),
       onEvent: ({ type, id, data }) => {
         if (type === "end") {
           this.#reread();
@@ -325,11 +328,22 @@ export class ProcessView {
     this.#reread();
   }
 
+  /** Reads what came while nothing is told, as when the host has no room for another stream. */
+  async #catchUp() {
+    try {
+      this.#take((await this.#page(this.#last, PAGE)).events);
+      this.#reread();
+    } catch {
+      // The stream tries on.
+    }
+  }
+
   #reopen() {
     this.close();
     this.#ending = new AbortController();
-    Object.assign(this, { title: this.#id });
     this.#moments = [];
+    this.#drawnMoments = 0;
+    this.#gap = undefined;
     this.#last = 0;
     this.#timers = [];
     this.open();
@@ -348,23 +362,30 @@ export class ProcessView {
 
   #drawMoments() {
     const { moments, momentsNote } = this.#parts;
-    const hidden = Math.max(0, this.#moments.length - MOMENTS);
-    setText(momentsNote, `${this.#moments.length + 1} events${this.#log.element.hidden ? "" : " beside the output"}${this.#gap ? ` (those from ${this.#gap.from} to ${this.#gap.to} were not read)` : ""}`);
+    const gap = this.#gap ? ` (those from ${this.#gap.from} to ${this.#gap.to} were not read)` : "";
+    setText(momentsNote, `${this.#moments.length + 1} events${this.#log.element.hidden ? "" : " beside the output"}${gap}`);
     if (!moments.parentElement.open) return;
     const from = this.#process.created_at_ms;
-    const moment = (at, words, detail) => el("li", {}, el("time", { title: full(at) }, `+${duration(at - from)}`), el("span", { class: "moment-words" }, words),
-      detail && el("details", {}, el("summary", { "aria-label": `What ${detail.event_type} says` }, detail.event_type), el("pre", {}, JSON.stringify(detail.payload, null, 2))));
-    moments.replaceChildren(
-      moment(from, "registered"),
-      ...(hidden ? [el("li", { class: "muted" }, `${hidden} more`)] : []),
-      ...this.#moments.slice(hidden).map((event) => moment(event.occurred_at_ms, `${momentInWords(event)}${event.late ? " (too late)" : ""}`, event)));
+    const moment = (at, words, detail) =>
+      el("li", {}, el("time", { title: full(at) }, `+${duration(at - from)}`), el("span", { class: "moment-words" }, words), detail && payloadOf(detail));
+    if (moments.childElementCount === 0) moments.append(moment(from, "registered"));
+    const fresh = this.#moments.slice(Math.max(this.#drawnMoments, this.#moments.length - MOMENTS));
+    moments.append(...fresh.map((event) => moment(event.occurred_at_ms, `${momentInWords(event)}${event.late ? " (too late)" : ""}`, event)));
+    this.#drawnMoments = this.#moments.length;
+    while (moments.childElementCount > MOMENTS) moments.firstElementChild.remove();
   }
+}
+
+/** What an event says, drawn when somebody looks: it may be large. */
+function payloadOf({ event_type: type, payload }) {
+  const text = el("pre", {});
+  return el("details", { ontoggle: () => (text.textContent ||= JSON.stringify(payload, null, 2)) }, el("summary", { "aria-label": `What ${type} says` }, type), text);
 }
 
 function waitInWords(wait) {
   const { kind, since_ms: since } = wait;
   const what = kind?.kind === "signal" ? `signal ${kind.name}, number ${kind.ordinal}` : JSON.stringify(kind);
-  return `It waits for ${what}, since ${clock(since)} (${ago(since)}).`;
+  return `It waits for ${what}, since ${clock(since)}, ${ago(since)}.`;
 }
 
 /** How it ended, in words and in full. */
@@ -372,8 +393,8 @@ function outcomeNodes(outcome) {
   const raw = outcome.raw ?? outcome.value ?? outcome.evidence;
   const words = {
     success: () => "It succeeded.",
-    failure: () => outcome.message,
-    cancelled: () => outcome.message,
+    failure: () => sentence(outcome.message),
+    cancelled: () => sentence(outcome.message),
     abandoned: () => ({ owner_drain: "Its owner gave it up on its way out.", sweep: "Its owner was proved dead.", reconciled_request: "Somebody asked for it." })[outcome.evidence?.writer] ?? "Nobody can finish it any more.",
   }[outcome.type] ?? (() => outcome.type);
   const small = raw && typeof raw === "object" && Object.values(raw).every((value) => typeof value !== "object");
