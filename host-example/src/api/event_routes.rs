@@ -109,13 +109,15 @@ pub(super) async fn stream(
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail).retry_after(5)
     })?;
     let mut stream = EventStream::new(api, id, &record, from)?;
-    let Some(first) = stream.next().await else { return Ok(StatusCode::NO_CONTENT.into_response()) };
-    if let Told::End(_) = &first
-        && from.is_some()
-    {
+    // What has ended is told at once. Any other may be silent for long, and its stream opens all the same.
+    let first = match record.status.await_output() {
+        Some(_) if from.is_some() => stream.next().await,
+        _ => None,
+    };
+    if let Some(Told::End(_)) = &first {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let told = futures_util::stream::unfold((Some(first), stream, permit), |(first, mut stream, permit)| async {
+    let told = futures_util::stream::unfold((first, stream, permit), |(first, mut stream, permit)| async {
         let told = match first {
             Some(first) => first,
             None => stream.next().await?,
