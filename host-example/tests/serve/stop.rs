@@ -54,7 +54,7 @@ fn whoever_follows_is_told_of_the_stop_and_who_comes_is_refused() {
 
     // What was bound to the host has not outlived it, and whoever asks the next host is told.
     host.restart();
-    assert_eq!(host.outcome_of("owned")["status"], "abandoned");
+    assert_eq!(host.outcome_of("owned")["status"], "cancelled");
     assert_eq!(host.get("/api/v1/processes/outside").json()["status"], "running");
 }
 
