@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod credentials;
 mod listener;
 mod log_output;
+pub(crate) mod open_files;
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
@@ -71,6 +72,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
 
 async fn serve(host: &Host, mut config: ServeConfig, interrupts: &Interrupts) -> Result<(), Failure> {
     let credentials = Credentials::load_or_create(&config.store)?;
+    open_files::allow(2 * config.max_connections);
     // The doors before the commands: a host that cannot be reached runs nothing.
     let web = WebListener::bind(config.listen, config.max_connections).await?;
     let local = LocalListener::bind(&config.socket, config.max_connections)?;
