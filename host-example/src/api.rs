@@ -11,11 +11,14 @@ mod event_view;
 mod extract;
 mod health;
 pub(crate) mod login;
+pub(crate) mod metrics;
 pub(crate) mod origin;
 mod problem;
 mod process_routes;
 mod process_view;
+mod request_log;
 mod start_request;
+mod stats;
 mod wait_routes;
 
 use std::sync::Arc;
@@ -145,6 +148,7 @@ fn reading() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(event_routes::page))
         .routes(routes!(event_routes::stream))
         .routes(routes!(wait_routes::wait))
+        .routes(routes!(stats::get))
 }
 
 /// The routes that change a process.
@@ -186,6 +190,7 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
         .merge(description)
         .merge(login::routes())
         .merge(health::routes())
+        .merge(metrics::routes())
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .fallback(|| async { Problem::no_such_route() })
         .with_state(Arc::clone(api))
@@ -208,6 +213,7 @@ pub(crate) fn for_local_peers(router: Router) -> Router {
 fn finished(router: Router) -> Router {
     router
         .layer(from_fn(problem::write_problems))
+        .layer(from_fn(request_log::note))
         .layer(PropagateRequestIdLayer::new(problem::REQUEST_ID))
         .layer(SetRequestIdLayer::new(problem::REQUEST_ID, MakeRequestUuid))
 }
