@@ -93,12 +93,16 @@ pub(crate) fn quarantined() {
     count!("proctor_quarantines_total", 1);
 }
 
-/// A worker has looked at what has not ended, and found so many of each.
-pub(crate) fn swept(found: &[(&'static str, usize)]) {
+/// A worker has made a pass over what has not ended.
+pub(crate) fn swept() {
     count!("proctor_sweeps_total", 1);
+}
+
+/// A worker has looked at processes, in a pass or because something was told of them, and found so many of each.
+pub(crate) fn looked_at(found: &[(&'static str, usize)]) {
     #[cfg(feature = "metrics")]
     for (what, number) in found {
-        metrics::counter!("proctor_sweep_processes_total", "found" => *what).increment(*number as u64);
+        metrics::counter!("proctor_looks_total", "found" => *what).increment(*number as u64);
     }
 }
 
@@ -148,7 +152,12 @@ pub fn describe() {
     for part in ["process", "supervisor", "drive"] {
         counter!("proctor_restarts_total", "part" => part).increment(0);
     }
-    describe_counter!("proctor_sweep_processes_total", Unit::Count, "What passes over what has not ended found");
+    describe_counter!("proctor_looks_total", Unit::Count, "Looks of a worker at a process, by what it found");
+    for found in
+        ["begun", "asked_to_stop", "held", "awaiting_retry", "external", "without_executor", "stuck", "unreadable"]
+    {
+        counter!("proctor_looks_total", "found" => found).increment(0);
+    }
     describe_counter!("proctor_runs_total", Unit::Count, "Runs that are over, by what came of them");
     for result in ["completed", "failed", "cancelled", "abandoned", "retry", "released", "left"] {
         counter!("proctor_runs_total", "result" => result).increment(0);

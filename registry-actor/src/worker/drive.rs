@@ -158,6 +158,7 @@ impl Drive {
         let passed = sweep.pass(cursor, |process_id| agenda.is_put_off(process_id, now)).await;
         let (report, looks, parents) = (sweep.report, sweep.looks, sweep.parents);
         self.take_in(looks, parents);
+        telemetry::swept();
         report.tell();
         // One that failed begins anew: what it has seen is on the agenda.
         let pause = match &passed {
@@ -280,6 +281,7 @@ impl Drive {
                 }
             }
         }
+        sweep.report.tell();
         let (looks, parents) = (sweep.looks, sweep.parents);
         self.take_in(looks, parents);
     }

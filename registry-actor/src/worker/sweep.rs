@@ -54,7 +54,7 @@ pub struct SweepReport {
 impl SweepReport {
     /// Tells how many of each there were.
     pub(super) fn tell(&self) {
-        telemetry::swept(&[
+        telemetry::looked_at(&[
             ("begun", self.begun),
             ("asked_to_stop", self.asked_to_stop),
             ("held", self.held),
