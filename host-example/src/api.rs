@@ -17,6 +17,7 @@ mod extract;
 mod health;
 mod host_routes;
 pub(crate) mod login;
+pub(crate) mod metrics;
 pub(crate) mod origin;
 mod owner_routes;
 mod problem;
@@ -24,8 +25,10 @@ mod process_routes;
 pub(crate) mod process_view;
 mod prune_routes;
 mod rate_limit;
+mod request_log;
 mod session_routes;
 mod start_request;
+mod stats;
 mod time_limit;
 mod verify_routes;
 mod wait_routes;
@@ -176,6 +179,7 @@ fn reading() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(session_routes::list))
         .routes(routes!(host_routes::show))
         .routes(routes!(host_routes::stuck))
+        .routes(routes!(stats::get))
 }
 
 /// Those of them that take their time.
@@ -240,6 +244,7 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
         .merge(login::routes())
         .merge(health::routes())
         .merge(crate::page::routes())
+        .merge(metrics::routes())
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .fallback(|| async { Problem::no_such_route() })
         .with_state(Arc::clone(api))
@@ -266,6 +271,7 @@ pub(crate) fn for_local_peers(router: Router) -> Router {
 fn finished(router: Router) -> Router {
     router
         .layer(from_fn(problem::write_problems))
+        .layer(from_fn(request_log::note))
         .layer(PropagateRequestIdLayer::new(problem::REQUEST_ID))
         .layer(SetRequestIdLayer::new(problem::REQUEST_ID, MakeRequestUuid))
 }

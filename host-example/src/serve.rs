@@ -55,6 +55,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     start_logging(config.log_format);
+    api::metrics::start_collecting()?;
     let interrupts = Interrupts::listen()
         .map_err(|error| Failure::new(FailureKind::System, format!("cannot handle signals: {error}")))?;
     if let Some(directory) = config.store.parent() {
@@ -67,6 +68,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let host = Host::start(store, "serve").await?;
     let served = serve(&host, config, &interrupts).await;
     host.shut_down().await;
+    tracing::info!("the host has stopped");
     served.map(|()| ExitCode::SUCCESS)
 }
 
@@ -90,9 +92,11 @@ async fn serve(host: &Host, mut config: ServeConfig, interrupts: &Interrupts) ->
     serving.close();
     announce(&api, address)?;
     notify(&[NotifyState::Ready]);
+    tracing::info!(store = %api.config.store.display(), %address, "the host serves");
 
     let signal = interrupts.first().await;
     say(format_args!("stopping after {}; once more to hurry", signal.name()));
+    tracing::info!(signal = signal.name(), "the host stops");
     notify(&[NotifyState::Stopping]);
     stopping.send_replace(true);
     tokio::select! {
