@@ -4,21 +4,39 @@
 //! arrive, nor what a process is.
 
 pub(crate) mod access;
+mod backup_routes;
+mod change_routes;
+mod change_stream;
+mod change_view;
 mod commit_signal;
+mod description;
 mod event_routes;
 mod event_stream;
 mod event_view;
 mod extract;
 mod health;
+mod host_routes;
 pub(crate) mod login;
+pub(crate) mod metrics;
 pub(crate) mod origin;
+mod owner_routes;
 mod problem;
 mod process_routes;
 pub(crate) mod process_view;
+mod prune_routes;
+mod rate_limit;
+mod request_log;
+mod session_routes;
 mod start_request;
+mod stats;
+mod time_limit;
+mod verify_routes;
 mod wait_routes;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use awaiter::{ProcessAwaiter, ProcessChangeHub};
 use axum::{
@@ -32,7 +50,9 @@ use registry_actor::{port::ProcessRegistry, worker::Worker};
 use tokio::sync::{Semaphore, watch};
 use tower_http::{
     catch_panic::CatchPanicLayer,
+    limit::RequestBodyLimitLayer,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+    timeout::RequestBodyDeadlineLayer,
 };
 use utoipa::{
     Modify, OpenApi,
@@ -40,7 +60,10 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::{access::LocalPeer, commit_signal::CommitSignal, login::LoginCodes, origin::HostNames, problem::Problem};
+use self::{
+    access::LocalPeer, commit_signal::CommitSignal, login::LoginCodes, origin::HostNames, problem::Problem,
+    rate_limit::RateLimit,
+};
 use crate::{
     host::Host,
     serve::{
@@ -51,6 +74,9 @@ use crate::{
 
 /// Where the interface stands; a later version gets a place of its own.
 const BASE: &str = "/api/v1";
+
+/// How long a client may take to send the body of a request.
+const BODY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the routes work with.
 pub(crate) struct Api {
@@ -72,6 +98,10 @@ pub(crate) struct Api {
     pub(crate) config: ServeConfig,
     /// Room for open streams.
     pub(crate) streams: Arc<Semaphore>,
+    /// How often each caller may ask, if that is limited.
+    pub(crate) rate_limit: Option<RateLimit>,
+    /// When it came up.
+    pub(crate) started: Instant,
     /// Whether the host is going down.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -97,6 +127,8 @@ impl Api {
             credentials,
             login_codes: LoginCodes::default(),
             streams: Arc::new(Semaphore::new(config.max_streams)),
+            rate_limit: RateLimit::new(config.requests_per_second),
+            started: Instant::now(),
             config,
             stopping,
         })
@@ -143,7 +175,18 @@ fn reading() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(process_routes::get))
         .routes(routes!(process_routes::explain))
         .routes(routes!(event_routes::page))
+        .routes(routes!(change_routes::page))
+        .routes(routes!(session_routes::list))
+        .routes(routes!(host_routes::show))
+        .routes(routes!(host_routes::stuck))
+        .routes(routes!(stats::get))
+}
+
+/// Those of them that take their time.
+fn waiting() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
         .routes(routes!(event_routes::stream))
+        .routes(routes!(change_routes::stream))
         .routes(routes!(wait_routes::wait))
 }
 
@@ -154,31 +197,45 @@ fn writing() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(process_routes::signal))
         .routes(routes!(process_routes::cancel))
         .routes(routes!(process_routes::abandon))
+        .routes(routes!(owner_routes::append))
+        .routes(routes!(owner_routes::complete))
+        .routes(routes!(session_routes::grant))
+        .routes(routes!(session_routes::revoke))
+        .routes(routes!(session_routes::transfer))
+        .routes(routes!(session_routes::delete))
 }
 
 /// The routes of who operates the host.
 fn operating() -> OpenApiRouter<Arc<Api>> {
-    OpenApiRouter::new().routes(routes!(login::create_link))
+    OpenApiRouter::new()
+        .routes(routes!(login::create_link))
+        .routes(routes!(prune_routes::prune))
+        .routes(routes!(verify_routes::verify))
+}
+
+/// Those of them that take their time.
+fn copying() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(backup_routes::back_up))
 }
 
 /// The routes with the scopes that they take, and their description.
 fn described_routes() -> OpenApiRouter<Arc<Api>> {
-    let of_scope =
-        |routes: OpenApiRouter<Arc<Api>>, scope| routes.route_layer(from_fn_with_state(scope, access::require));
-    let routes = of_scope(reading(), Scope::Read)
-        .merge(of_scope(writing(), Scope::Write))
-        .merge(of_scope(operating(), Scope::Operate));
+    let brief =
+        |routes: OpenApiRouter<Arc<Api>>| routes.route_layer(from_fn_with_state(time_limit::BRIEF, time_limit::hold));
+    let of_scope = |mut routes: OpenApiRouter<Arc<Api>>, scope| {
+        description::take(scope, routes.get_openapi_mut());
+        routes.route_layer(from_fn(origin::check_type)).route_layer(from_fn_with_state(scope, access::require))
+    };
+    let routes = of_scope(brief(reading()).merge(waiting()), Scope::Read)
+        .merge(of_scope(brief(writing()), Scope::Write))
+        .merge(of_scope(brief(operating()).merge(copying()), Scope::Operate));
     OpenApiRouter::with_openapi(Description::openapi()).nest(BASE, routes)
-}
-
-/// The description of the interface.
-pub(crate) fn description() -> utoipa::openapi::OpenApi {
-    described_routes().into_openapi()
 }
 
 /// Everything that is served, however it arrives.
 pub(crate) fn router(api: &Arc<Api>) -> Router {
     let (routes, description) = described_routes().split_for_parts();
+    let description = description::complete(description);
     let description = Router::new()
         .route("/api/v1/openapi.json", get(move || std::future::ready(axum::Json(description.clone()))))
         .route_layer(from_fn_with_state(Scope::Read, access::require));
@@ -186,10 +243,16 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
         .merge(description)
         .merge(login::routes())
         .merge(health::routes())
+        .merge(crate::page::routes())
+        .merge(metrics::routes())
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .fallback(|| async { Problem::no_such_route() })
         .with_state(Arc::clone(api))
         .layer(DefaultBodyLimit::max(api.config.max_body_bytes))
+        .layer(from_fn_with_state(Arc::clone(api), rate_limit::count))
+        // By its announced length a body is refused before any of it has come.
+        .layer(RequestBodyLimitLayer::new(api.config.max_body_bytes))
+        .layer(RequestBodyDeadlineLayer::new(BODY_PATIENCE))
         .layer(from_fn_with_state(Arc::clone(api), access::identify))
         .layer(CatchPanicLayer::custom(|_| Problem::internal("a part of this host panicked").into_response()))
 }
@@ -208,6 +271,7 @@ pub(crate) fn for_local_peers(router: Router) -> Router {
 fn finished(router: Router) -> Router {
     router
         .layer(from_fn(problem::write_problems))
+        .layer(from_fn(request_log::note))
         .layer(PropagateRequestIdLayer::new(problem::REQUEST_ID))
         .layer(SetRequestIdLayer::new(problem::REQUEST_ID, MakeRequestUuid))
 }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, env, ffi::OsString, path, path::PathBuf};
 use clap::{ArgAction, Args, ValueEnum};
 use jiff::Timestamp;
 use registry_actor::domain::{
-    ParentEndRule, ProcessId, ProcessParent, ProcessRegistration, RecoveryDisposition, RetryPolicy,
+    ParentEndRule, ProcessId, ProcessParent, ProcessRegistration, ProcessSignal, RecoveryDisposition, RetryPolicy,
 };
 
 use host_example::output::DEFAULT_MAX_OUTPUT_BYTES;
@@ -48,6 +48,14 @@ pub(crate) struct CommandArgs {
     /// with the exit code 124. It counts across hosts and attempts.
     #[arg(long, value_name = "DURATION", value_parser = duration_text::to_ms)]
     deadline: Option<u64>,
+    /// How long one attempt may take, such as `30s`: its command is ended then, and the attempt has failed. Where another one may follow,
+    /// that has as much time again; otherwise the process fails, with the exit code 124.
+    #[arg(long, value_name = "DURATION", value_parser = duration_text::to_ms)]
+    time_limit: Option<u64>,
+    /// The name of a signal that may be sent to it, which a command waits for with `proctor wait "$PROCTOR_PROCESS_ID" --event
+    /// signal.NAME`; may be given several times.
+    #[arg(long, value_name = "NAME", action = ArgAction::Append, value_parser = signal)]
+    signal: Vec<ProcessSignal>,
     /// The process of the same store on whose behalf this one runs: when that ends or is asked to stop, this one is asked
     /// to stop too.
     #[arg(long, value_name = "ID")]
@@ -123,6 +131,7 @@ impl CommandArgs {
             env: variables,
             env_names,
             max_output_bytes: self.max_output,
+            time_limit_ms: self.time_limit,
         })
     }
 
@@ -138,6 +147,7 @@ impl CommandArgs {
     pub(crate) fn registration(&self, command: &CommandProcess) -> Result<ProcessRegistration, Failure> {
         let mut registration =
             command.registration(self.id_of(command)?, self.disposition.into()).with_tags(self.tag.clone());
+        registration = registration.with_extra_event_types(self.signal.iter().map(ProcessSignal::declared_type));
         if let Some(max_attempts) = self.max_attempts {
             if self.disposition != Disposition::Rerunnable {
                 let line = "--max-attempts needs --disposition rerunnable: any other command is run once at most";
@@ -168,6 +178,10 @@ impl CommandArgs {
         };
         ProcessId::new(id).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))
     }
+}
+
+fn signal(name: &str) -> Result<ProcessSignal, String> {
+    ProcessSignal::new(name).map_err(|error| error.to_string())
 }
 
 /// What is stored has to be text: JSON knows nothing else.

@@ -28,6 +28,7 @@ mod notice;
 mod open;
 mod output_sheet;
 mod own_run;
+mod page;
 mod paint;
 mod place_choice;
 mod process_control;

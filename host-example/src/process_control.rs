@@ -268,9 +268,11 @@ fn start_request(registration: &ProcessRegistration, directory: Directory) -> Va
     {
         command.remove("cwd");
     }
+    let signals = registration.event_types.iter().filter_map(|declared| ProcessSignal::of_event_type(&declared.name));
     json!({
         "process_id": registration.id,
         "command": command,
+        "signals": signals.collect::<Vec<_>>(),
         "disposition": registration.disposition.label(),
         "tags": registration.tags,
         "retry": registration.retry,

@@ -13,7 +13,7 @@ use registry_actor::{
         ProjectionWatermark, PruneFilter, RegistryCommand, RegistryReceipt,
     },
     port::ProcessRegistry,
-    retention::{Retain, RetentionPolicy, RetentionRule},
+    retention::{InvalidRetentionPolicy, Retain, RetentionPolicy, RetentionRule},
 };
 use serde_json::{Value, json};
 
@@ -148,13 +148,24 @@ pub(crate) async fn run(args: PruneArgs) -> Result<ExitCode, Failure> {
 }
 
 fn policy(args: &PruneArgs) -> Result<RetentionPolicy, Failure> {
-    let kept = args.keep_tag.iter().map(|tag| RetentionRule::of_all(Retain::Forever).tagged(tag));
     let age_ms = u64::try_from(args.older_than.as_millis()).unwrap_or(u64::MAX);
     let mut pruned =
         RetentionRule::of_all(Retain::ForMs(age_ms)).ended(args.status.iter().copied().map(ProcessTerminalState::from));
     pruned.kind.clone_from(&args.kind);
     pruned.tags.extend(args.tag.iter().cloned());
-    RetentionPolicy::new(kept.chain([pruned])).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))
+    policy_that_prunes(pruned, &args.keep_tag).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))
+}
+
+/// The policy that retains what carries one of the tags, and of the rest prunes what the rule says.
+///
+/// # Errors
+/// What no process can carry.
+pub(crate) fn policy_that_prunes(
+    pruned: RetentionRule,
+    keep_tags: &[String],
+) -> Result<RetentionPolicy, InvalidRetentionPolicy> {
+    let kept = keep_tags.iter().map(|tag| RetentionRule::of_all(Retain::Forever).tagged(tag));
+    RetentionPolicy::new(kept.chain([pruned]))
 }
 
 /// The same by the host that owns the store; `None` if it does not know how.
@@ -286,7 +297,8 @@ async fn dry_run(path: &Path, filters: &[PruneFilter]) -> Result<u64, Failure> {
     Ok(processes)
 }
 
-fn is_meant(filter: &PruneFilter, record: &ProcessRecord) -> bool {
+/// Whether a filter means a process.
+pub(crate) fn is_meant(filter: &PruneFilter, record: &ProcessRecord) -> bool {
     match (record.status.terminal_state(), record.terminal_at_ms) {
         (Some(state), Some(at_ms)) => at_ms < filter.terminal_before_ms && filter.means(state, &record.registration),
         _ => false,

@@ -9,10 +9,10 @@ use awaiter::HubSubscription;
 use axum::http::StatusCode;
 use registry_actor::{
     domain::{ProcessEvent, ProcessId, ProcessRecord, Sequence},
-    port::ProcessRegistryExt,
+    port::{ProcessRegistry, ProcessRegistryExt},
 };
 
-use super::{Api, event_view::EventView, problem::Problem, process_routes::known, process_view::ProcessView};
+use super::{Api, event_view::EventView, problem::Problem, process_routes::known_to, process_view::ProcessView};
 
 /// How many events are read at a time, and held for a reader that is slow.
 const PAGE: u32 = 100;
@@ -36,7 +36,9 @@ impl FromStr for EventPlace {
     fn from_str(text: &str) -> Result<Self, Problem> {
         let read = || {
             let (generation, sequence) = text.split_once('.')?;
-            Some(Self { generation: generation.parse().ok()?, sequence: sequence.parse().ok()? })
+            let place = Self { generation: generation.parse().ok()?, sequence: sequence.parse().ok()? };
+            // One text for each place, and no life before the first.
+            (place.generation > 0 && place.to_string() == text).then_some(place)
         };
         read().ok_or_else(|| {
             let detail = format!("expected the id of an event such as `1.17` in `Last-Event-ID`, found {text:?}");
@@ -78,7 +80,7 @@ impl EventStream {
     ///
     /// # Errors
     /// When the place is not one of this process.
-    pub(super) fn new(
+    pub(super) async fn new(
         api: Arc<Api>,
         process_id: ProcessId,
         record: &ProcessRecord,
@@ -86,12 +88,13 @@ impl EventStream {
     ) -> Result<Self, Problem> {
         let generation = record.generation;
         let after = match from {
-            Some(place) if place.generation > generation => {
-                let detail =
-                    format!("process `{process_id}` is in its life {generation}, and `{place}` is of a later one");
-                return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_event_id", detail));
+            Some(place) if place.generation > generation => return Err(foreign(&process_id, place)),
+            Some(place) if place.generation == generation => {
+                if !is_there(&api.host.registry, &process_id, place.sequence).await? {
+                    return Err(foreign(&process_id, place));
+                }
+                place.sequence
             }
-            Some(place) if place.generation == generation => place.sequence,
             // Of an earlier life nothing is left. This one is told from its first event.
             Some(_) | None => 0,
         };
@@ -126,15 +129,14 @@ impl EventStream {
 
     /// Reads on, or waits for something to read. Answers what the stream ends with.
     async fn look(&mut self) -> Result<Option<Told>, Problem> {
-        // The record first: what ended before it was read is in the page.
-        let record = known(&self.api, &self.process_id).await?;
+        let found = look_behind(&self.api.host.registry, &self.process_id, self.generation, self.after).await?;
+        let Found { record, events } = found;
         if record.generation != self.generation {
             self.generation = record.generation;
             self.after = Sequence(0);
         }
-        let page = self.api.host.registry.events_page(&self.process_id, self.after, PAGE).await?;
-        if !page.events.is_empty() {
-            self.read.extend(page.events);
+        if !events.is_empty() {
+            self.read.extend(events);
             return Ok(None);
         }
         if record.status.await_output().is_some() {
@@ -147,5 +149,147 @@ impl EventStream {
             },
             () = self.api.stopped() => Ok(Some(Told::Stopping)),
         }
+    }
+}
+
+/// A place that the process has not reached: the store was restored since, most likely, and what was told there is to come once more.
+fn foreign(process_id: &ProcessId, place: EventPlace) -> Problem {
+    let detail = format!("process `{process_id}` has no event `{place}`: it has not come so far");
+    Problem::new(StatusCode::CONFLICT, "foreign_event_id", detail)
+}
+
+/// Whether a process has come so far.
+async fn is_there(registry: &dyn ProcessRegistry, process_id: &ProcessId, sequence: u64) -> Result<bool, Problem> {
+    let Some(before) = sequence.checked_sub(1) else { return Ok(true) };
+    let page = registry.events_page(process_id, Sequence(before), 1).await?;
+    Ok(!page.events.is_empty())
+}
+
+/// What stands behind a place: events of one life, and the record of that life as it was before they were read.
+#[derive(Debug)]
+struct Found {
+    record: Arc<ProcessRecord>,
+    events: Vec<Arc<ProcessEvent>>,
+}
+
+/// Reads behind a place of a life. Of another life, which took its place meanwhile, from its first event.
+async fn look_behind(
+    registry: &dyn ProcessRegistry,
+    process_id: &ProcessId,
+    generation: u32,
+    after: Sequence,
+) -> Result<Found, Problem> {
+    // The record first: what ended before it was read is in the page.
+    let mut record = known_to(registry, process_id).await?;
+    loop {
+        let after = if record.generation == generation { after } else { Sequence(0) };
+        let page = registry.events_page(process_id, after, PAGE).await;
+        // Two reads are two moments: between them the process may have been pruned, and its id may live again.
+        let now = known_to(registry, process_id).await?;
+        if now.generation == record.generation {
+            return Ok(Found { record, events: page?.events });
+        }
+        record = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+    use registry_actor::{
+        actor::{ActorRegistry, RegistryOptions},
+        domain::{
+            Command, ProcessAwaitOutput, ProcessEventAppendRequest, ProcessEventType, ProcessInput,
+            ProcessRegistration, ProjectionWatermark, PruneFilter, Receipt, RecoveryDisposition, RegistryCommand,
+            RegistryReceipt,
+        },
+        log::MemoryLog,
+        port::{Answer, DurabilityTier, Query, RegistryError},
+    };
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What happens before the next page of events is read.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    enum Meanwhile {
+        Nothing,
+        Pruned,
+        LivesAgain,
+    }
+
+    /// A registry in which something happens between two reads.
+    struct Interrupted {
+        registry: ActorRegistry,
+        meanwhile: Mutex<Meanwhile>,
+    }
+
+    #[async_trait]
+    impl ProcessRegistry for Interrupted {
+        async fn execute(&self, process_id: &ProcessId, command: Command) -> Result<Receipt, RegistryError> {
+            self.registry.execute(process_id, command).await
+        }
+
+        async fn execute_across(&self, command: RegistryCommand) -> Result<RegistryReceipt, RegistryError> {
+            self.registry.execute_across(command).await
+        }
+
+        async fn query(&self, query: Query) -> Result<Answer, RegistryError> {
+            if let Query::Events { process_id, .. } = &query {
+                let meanwhile = std::mem::replace(&mut *self.meanwhile.lock().expect("a lock"), Meanwhile::Nothing);
+                if meanwhile != Meanwhile::Nothing {
+                    let filter = PruneFilter::ended_before(u64::MAX);
+                    self.registry.prune_terminal_processes(filter, ProjectionWatermark::NoProjector).await?;
+                }
+                if meanwhile == Meanwhile::LivesAgain {
+                    live(&self.registry, process_id, &["second"; 4]).await;
+                }
+            }
+            self.registry.query(query).await
+        }
+
+        fn durability_tier(&self) -> DurabilityTier {
+            self.registry.durability_tier()
+        }
+    }
+
+    /// A life with events that say which it is, and its end.
+    async fn live(registry: &ActorRegistry, id: &ProcessId, says: &[&str]) {
+        let input = ProcessInput::new("test", Value::Null);
+        let registration = ProcessRegistration::new(id.clone(), input, RecoveryDisposition::ExternallyOwned)
+            .with_extra_event_types([ProcessEventType::plain("said")]);
+        registry.register_process(registration).await.expect("registered");
+        let events = says.iter().map(|word| ProcessEventAppendRequest::new("said", json!(word))).collect();
+        registry.append_events(id, events).await.expect("appended");
+        registry.complete_process(id, ProcessAwaitOutput::success(Value::Null)).await.expect("completed");
+    }
+
+    /// Reads behind the first event of the first life, of two and an end, while something happens.
+    async fn found(meanwhile: Meanwhile) -> Result<(u32, Vec<Value>), Problem> {
+        let log = Arc::new(MemoryLog::new("a store"));
+        let registry = ActorRegistry::start(log, RegistryOptions::default()).await.expect("a registry");
+        let id = ProcessId::new("p").expect("an id");
+        live(&registry, &id, &["first"; 2]).await;
+        let interrupted = Interrupted { registry, meanwhile: Mutex::new(meanwhile) };
+        let found = look_behind(&interrupted, &id, 1, Sequence(1)).await?;
+        let said = found.events.iter().filter(|event| &*event.event_type == "said");
+        Ok((found.record.generation, said.map(|event| event.payload.clone()).collect()))
+    }
+
+    #[tokio::test]
+    async fn a_life_is_read_on_behind_its_place() {
+        assert_eq!(found(Meanwhile::Nothing).await, Ok((1, vec![json!("first")])));
+    }
+
+    #[tokio::test]
+    async fn a_life_that_took_the_place_of_another_between_two_reads_is_told_from_its_first_event() {
+        assert_eq!(found(Meanwhile::LivesAgain).await, Ok((2, vec![json!("second"); 4])));
+    }
+
+    #[tokio::test]
+    async fn what_was_pruned_between_two_reads_is_gone_and_not_unknown() {
+        assert_eq!(found(Meanwhile::Pruned).await.expect_err("gone").status, 410);
     }
 }

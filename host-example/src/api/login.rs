@@ -15,12 +15,12 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
     Api, access,
-    extract::{Json, Path},
+    extract::{Json, OptionalJson, Path},
     problem::Problem,
 };
 use crate::serve::credentials::random_text;
@@ -85,14 +85,22 @@ pub(crate) struct LoginLink {
     url: String,
 }
 
+/// Nothing needs to be said.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LoginLinkRequest {}
+
 /// Make a link that lets a browser in
 ///
 /// The link is good once, and for ten minutes.
 #[utoipa::path(
-    post, path = "/login-links", tag = "host", operation_id = "create_login_link",
-    responses((status = 201, body = LoginLink), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    post, path = "/login-links", tag = "host", operation_id = "create_login_link", request_body = LoginLinkRequest,
+    responses((status = 201, body = LoginLink))
 )]
-pub(super) async fn create_link(State(api): State<Arc<Api>>) -> Result<(StatusCode, Json<LoginLink>), Problem> {
+pub(super) async fn create_link(
+    State(api): State<Arc<Api>>,
+    OptionalJson(LoginLinkRequest {}): OptionalJson<LoginLinkRequest>,
+) -> Result<(StatusCode, Json<LoginLink>), Problem> {
     let code = api.login_codes.create(Instant::now()).map_err(|error| Problem::internal(error.to_string()))?;
     let code = code.ok_or_else(|| {
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_links", format!("{CODES} links are good already"))

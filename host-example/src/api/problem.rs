@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use registry_actor::{
-    domain::Refusal,
+    domain::{CursorFault, Refusal},
     port::{LogError, RegistryError},
 };
 use serde::{Deserialize, Serialize};
@@ -85,7 +85,7 @@ impl Problem {
     }
 
     /// For what the layers around the routes answer by a status alone.
-    fn of_status(status: StatusCode) -> Self {
+    pub(super) fn of_status(status: StatusCode) -> Self {
         let (code, detail) = match status {
             StatusCode::NOT_FOUND => ("no_such_route", "there is nothing under this path"),
             StatusCode::METHOD_NOT_ALLOWED => ("method_not_allowed", "this path does not take this method"),
@@ -162,7 +162,14 @@ impl From<Refusal> for Problem {
         let (status, code) = match &refusal {
             Refusal::Unknown { .. } => (StatusCode::NOT_FOUND, "unknown_process"),
             Refusal::RegistrationConflict { .. } => (StatusCode::CONFLICT, "registration_conflict"),
-            Refusal::AlreadyTerminal { .. } => (StatusCode::CONFLICT, "already_ended"),
+            Refusal::AlreadyTerminal { .. } | Refusal::AbandonOfTerminal { .. } | Refusal::WaitOfTerminal { .. } => {
+                (StatusCode::CONFLICT, "already_ended")
+            }
+            Refusal::ReplayConflict { .. } => (StatusCode::CONFLICT, "replay_conflict"),
+            Refusal::HandleNotGranted { .. } => (StatusCode::CONFLICT, "not_granted"),
+            Refusal::Cursor(CursorFault::Foreign { .. }) => (StatusCode::CONFLICT, "foreign_cursor"),
+            // The store was restored: what the cursor had seen may never have happened.
+            Refusal::Cursor(_) => (StatusCode::GONE, "rewound_cursor"),
             Refusal::LeaseLost { .. } => (StatusCode::CONFLICT, "lease_lost"),
             Refusal::LeaseHeld { .. } => (StatusCode::CONFLICT, "lease_held"),
             Refusal::DecisionPanicked { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "decision_panicked"),

@@ -29,6 +29,9 @@ const NOT_FOUND_EXIT_CODE: u8 = 127;
 /// The code of the failure of a process that was ended by its deadline, whoever ended it.
 pub(crate) const DEADLINE_PASSED: &str = "deadline_passed";
 
+/// The code of the failure of an attempt that took longer than it may.
+pub(crate) const TIME_LIMIT_PASSED: &str = "time_limit_passed";
+
 /// How an attempt came to its end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Ending {
@@ -44,6 +47,11 @@ pub(crate) enum Ending {
     /// Its time was over.
     DeadlinePassed {
         /// How the command ended of it; absent when it was never started.
+        end: Option<CommandEnd>,
+    },
+    /// The attempt took longer than one may; the next one has as much time again.
+    TimeLimitPassed {
+        /// How the command ended of it.
         end: Option<CommandEnd>,
     },
     /// The kernel would not run the command.
@@ -125,6 +133,12 @@ impl Ending {
                 "the command did not end by its deadline".to_owned(),
                 ended(*end, attempt),
             ),
+            Self::TimeLimitPassed { end } => failure(
+                ProcessFailureClass::Timeout,
+                TIME_LIMIT_PASSED,
+                "the command did not end within its time limit".to_owned(),
+                ended(*end, attempt),
+            ),
             Self::NotExecuted { subject, failure: spawn_failure } => failure(
                 ProcessFailureClass::InvalidRequest,
                 code_of(spawn_failure),
@@ -152,7 +166,10 @@ impl Ending {
     /// executed cannot be executed the next time either.
     pub(crate) fn to_run_end(&self, attempt: u32, repetition: Repetition) -> RunEnd {
         let outcome = self.to_await_output(attempt);
-        let is_repeatable = matches!(self, Self::Command(_) | Self::NoGuard { .. } | Self::GuardLost { .. });
+        let is_repeatable = matches!(
+            self,
+            Self::Command(_) | Self::TimeLimitPassed { .. } | Self::NoGuard { .. } | Self::GuardLost { .. }
+        );
         match outcome {
             ProcessAwaitOutput::Failure { class, code, message, .. }
                 if is_repeatable && repetition == Repetition::Allowed =>
@@ -171,7 +188,7 @@ impl Ending {
             Self::Cancelled { cause: CancelCause::EarlierRequest | CancelCause::Request { .. }, .. } => {
                 InterruptSignal::Terminate.exit_code()
             }
-            Self::DeadlinePassed { .. } => DEADLINE_EXIT_CODE,
+            Self::DeadlinePassed { .. } | Self::TimeLimitPassed { .. } => DEADLINE_EXIT_CODE,
             Self::NotExecuted { failure, .. } => ExitStatus::from(failure).code(),
             Self::NoGuard { .. } => FailureKind::System.code(),
             Self::GuardLost { .. } => FailureKind::Software.code(),
@@ -309,6 +326,17 @@ mod tests {
         assert_eq!(parts(&ending), expected);
         assert_eq!(ending.exit_code(), 124);
         assert!(matches!(ending.to_run_end(1, Repetition::Allowed), RunEnd::Ended(_)));
+    }
+
+    #[test]
+    fn an_attempt_past_its_time_limit_timed_out_and_may_be_followed_by_another() {
+        let ending = Ending::TimeLimitPassed { end: Some(CommandEnd::Signaled { signal: 15 }) };
+        let expected =
+            (ProcessFailureClass::Timeout, "time_limit_passed".to_owned(), json!({"signal": 15, "attempt": 2}));
+        assert_eq!(parts(&ending), expected);
+        assert_eq!(ending.exit_code(), 124);
+        assert!(matches!(ending.to_run_end(1, Repetition::Allowed), RunEnd::Failed(_)));
+        assert!(matches!(ending.to_run_end(1, Repetition::UsedUp), RunEnd::Ended(_)));
     }
 
     #[test]
