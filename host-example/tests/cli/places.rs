@@ -286,3 +286,22 @@ fn what_is_done_to_a_store_is_told_to_machines_too() {
     );
     assert_refused(&sandbox.proctor(&["show", "--store", &store, "p"]), 66, &["`p` ended as completed and was pruned"]);
 }
+
+#[test]
+fn what_a_host_owns_is_pruned_by_it() {
+    let sandbox = Sandbox::new();
+    let store = sandbox.store();
+    let _served = sandbox.serve();
+    for (id, tag) in [("old", "a"), ("kept", "audit")] {
+        sandbox.done(&["submit", "--wait", "--store", &store, "--id", id, "--tag", tag, "--", "true"]);
+    }
+    sandbox.done(&["submit", "--store", &store, "--id", "running", "--", "sleep", "600"]);
+    let args = ["prune", "--json", "--older-than", "0s", "--keep-tag", "audit", "--store", &store];
+    let pruned = sandbox.done(&args);
+    assert_eq!(json_lines(&pruned)[0]["pruned_processes"], 1);
+    assert!(stderr(&pruned).contains("store.db: 1 processes with 5 events pruned"), "{pruned:?}");
+    assert_refused(&sandbox.proctor(&["show", "--store", &store, "old"]), 66, &["was pruned"]);
+    let left = json_lines(&sandbox.done(&["list", "--json", "--store", &store]));
+    let ids: Vec<_> = left.iter().map(|process| process["process_id"].as_str().expect("an id")).collect();
+    assert_eq!(ids, ["kept", "running"]);
+}
