@@ -49,7 +49,7 @@ fn undeclared(failure: Failure, id: &ProcessId, name: &str) -> Failure {
         return failure;
     }
     let line = format!(
-        "process `{id}` takes no signal `{name}`: a process declares what it takes, and a command takes none; `cancel` ends one"
+        "process `{id}` takes no signal `{name}`: it takes those that were declared of it, a command those of its `--signal` options"
     );
     Failure::new(FailureKind::Usage, line)
 }

@@ -256,11 +256,14 @@ fn signals_reach_a_process_through_its_host_and_at_rest() {
     let payloads: Vec<_> = events.iter().map(|event| event["payload"].clone()).collect();
     assert!(payloads.iter().any(|payload| payload.to_string().contains(r#"{"n":1}"#)), "{payloads:?}");
 
-    sandbox.done(&["submit", "--store", &store, "--id", "command", "--", "sleep", "600"]);
+    sandbox.done(&["submit", "--store", &store, "--id", "command", "--signal", "stop", "--", "sleep", "600"]);
     for place in [["--store", store.as_str()].as_slice(), &["--url", &served.url, "--token-file", &sandbox.tokens()]] {
         let refused = sandbox.proctor(&[&["signal", "command", "go"], place].concat());
-        assert_refused(&refused, 64, &["process `command` takes no signal `go`"]);
+        assert_refused(&refused, 64, &["process `command` takes no signal `go`", "--signal"]);
+        sandbox.done(&[&["signal", "command", "stop"], place].concat());
     }
+    let second = ["wait", "command", "--event", "signal.stop", "--after", "0", "--json", "--store", &store];
+    assert_eq!(json_lines(&sandbox.done(&second))[0]["event_type"], "signal.stop");
 }
 
 #[test]
