@@ -8,7 +8,10 @@ mod browser;
 #[path = "page/served_host.rs"]
 mod served_host;
 
-use std::{env, time::Instant};
+use std::{
+    env,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use registry_actor::{
     actor::ActorRegistry,
@@ -36,11 +39,16 @@ fn elsewhere(id: &str, label: &str, tags: &[&str]) -> ProcessRegistration {
     registration
 }
 
+fn now_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
+    u64::try_from(since_epoch.as_millis()).expect("a time")
+}
+
 /// Lets the process wait for its approval.
 async fn wait_for_approval(registry: &ActorRegistry, id: &str) {
     let id = ProcessId::new(id).expect("an id");
     let signal = ProcessSignal::new("approve").expect("a name");
-    registry.set_process_wait(&id, WaitState::signal(&id, &signal, 1, 1)).await.expect("a wait");
+    registry.set_process_wait(&id, WaitState::signal(&id, &signal, 1, now_ms())).await.expect("a wait");
 }
 
 /// A process that was begun by an owner of whom nobody can say whether it lives.
@@ -285,9 +293,9 @@ fn each_view_has_names_order_and_contrast_in_light_and_dark_wide_and_narrow() {
                 .to_owned(),
         ),
         ("#/process/echo", "document.querySelector('.line .ansi-red')".to_owned()),
-        ("#/process/approval-7", "document.querySelector('.card.where .next')".to_owned()),
+        ("#/process/approval-7", "document.querySelector('.card.where .next') && document.querySelector('.timeline .wait')".to_owned()),
         ("#/process/unheard-of", "document.querySelector('.empty')?.innerText.includes('no such process')".to_owned()),
-        ("#/process/payment-1", "document.querySelector('.callout')?.innerText.includes('a former owner')".to_owned()),
+        ("#/process/payment-1", "document.querySelector('.callout')?.innerText.includes('stuck') && document.querySelector('.timeline .attempt')".to_owned()),
         ("#/attention", "document.querySelector('.stuck')?.innerText.includes('payment-1')".to_owned()),
     ];
     for (scheme, width) in [("light", 1280), ("dark", 1280), ("light", 320), ("dark", 320)] {
@@ -295,6 +303,7 @@ fn each_view_has_names_order_and_contrast_in_light_and_dark_wide_and_narrow() {
         for (place, is_there) in &views {
             browser.go(&host.url(place));
             browser.until(is_there);
+            browser.picture(&format!("{}-{scheme}-{width}", place.replace(['#', '/'], "_")));
             let findings = browser.accessibility_findings();
             assert_eq!(findings, Vec::<String>::new(), "{place} in {scheme}, {width} px wide");
             let overflow =
@@ -306,6 +315,7 @@ fn each_view_has_names_order_and_contrast_in_light_and_dark_wide_and_narrow() {
         for key in ["n", "?"] {
             browser.press(key);
             browser.until("document.querySelector('dialog[open]')");
+            browser.picture(&format!("dialog-{}-{scheme}-{width}", if key == "n" { "start" } else { "help" }));
             assert_eq!(browser.accessibility_findings(), Vec::<String>::new(), "the dialog of {key} in {scheme}");
             browser.press("Escape");
             browser.until("!document.querySelector('dialog')");
