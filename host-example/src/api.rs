@@ -17,6 +17,7 @@ mod extract;
 mod health;
 mod host_routes;
 pub(crate) mod login;
+pub(crate) mod metrics;
 pub(crate) mod origin;
 mod owner_routes;
 mod problem;
@@ -24,8 +25,10 @@ mod process_routes;
 pub(crate) mod process_view;
 mod prune_routes;
 mod rate_limit;
+mod request_log;
 mod session_routes;
 mod start_request;
+mod stats;
 mod time_limit;
 mod verify_routes;
 mod wait_routes;
@@ -176,6 +179,7 @@ fn reading() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(session_routes::list))
         .routes(routes!(host_routes::show))
         .routes(routes!(host_routes::stuck))
+        .routes(routes!(stats::get))
 }
 
 /// Those of them that take their time.
@@ -220,19 +224,18 @@ fn described_routes() -> OpenApiRouter<Arc<Api>> {
         |routes: OpenApiRouter<Arc<Api>>| routes.route_layer(from_fn_with_state(time_limit::BRIEF, time_limit::hold));
     let of_scope = |mut routes: OpenApiRouter<Arc<Api>>, scope| {
         description::take(scope, routes.get_openapi_mut());
-        routes.route_layer(from_fn_with_state(scope, access::require))
+        routes.route_layer(from_fn(origin::check_type)).route_layer(from_fn_with_state(scope, access::require))
     };
     let routes = of_scope(brief(reading()).merge(waiting()), Scope::Read)
         .merge(of_scope(brief(writing()), Scope::Write))
         .merge(of_scope(brief(operating()).merge(copying()), Scope::Operate));
-    let mut routes = OpenApiRouter::with_openapi(Description::openapi()).nest(BASE, routes);
-    description::complete(routes.get_openapi_mut());
-    routes
+    OpenApiRouter::with_openapi(Description::openapi()).nest(BASE, routes)
 }
 
 /// Everything that is served, however it arrives.
 pub(crate) fn router(api: &Arc<Api>) -> Router {
     let (routes, description) = described_routes().split_for_parts();
+    let description = description::complete(description);
     let description = Router::new()
         .route("/api/v1/openapi.json", get(move || std::future::ready(axum::Json(description.clone()))))
         .route_layer(from_fn_with_state(Scope::Read, access::require));
@@ -241,6 +244,7 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
         .merge(login::routes())
         .merge(health::routes())
         .merge(crate::page::routes())
+        .merge(metrics::routes())
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .fallback(|| async { Problem::no_such_route() })
         .with_state(Arc::clone(api))
@@ -267,6 +271,7 @@ pub(crate) fn for_local_peers(router: Router) -> Router {
 fn finished(router: Router) -> Router {
     router
         .layer(from_fn(problem::write_problems))
+        .layer(from_fn(request_log::note))
         .layer(PropagateRequestIdLayer::new(problem::REQUEST_ID))
         .layer(SetRequestIdLayer::new(problem::REQUEST_ID, MakeRequestUuid))
 }

@@ -59,7 +59,7 @@ impl EventFollower {
                 self.after = event.sequence;
                 return Ok(Followed::Event(Box::new(event)));
             }
-            let followed = match (self.feed.take(), self.source.host()?) {
+            let followed = match (self.feed.take(), self.source.reading_host()) {
                 (Some(feed), _) => self.told(feed).await,
                 (None, Some(host)) => self.open(&host).await,
                 (None, None) => Err(HostError::Unreachable("the host is gone".to_owned())),

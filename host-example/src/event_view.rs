@@ -27,7 +27,7 @@ pub(crate) struct EventView {
     pub(crate) occurred_at_ms: u64,
     /// What makes one event of several sendings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) replay_key: Option<Value>,
+    pub(crate) replay_key: Option<String>,
     /// Whether it came after the end of its process.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) late: bool,
@@ -42,7 +42,7 @@ impl EventView {
             event_type: event.event_type.to_string(),
             payload: event.payload.clone(),
             occurred_at_ms: event.occurred_at_ms,
-            replay_key: event.replay_key.as_ref().map(|key| serde_json::json!(key)),
+            replay_key: event.replay_key.as_ref().map(ToString::to_string),
             late: event.late,
         }
     }

@@ -88,7 +88,9 @@ impl FailureKind {
                 "the store is owned by another host, the host is busy or going down, or the lease was lost: try again"
             }
             Self::Protocol => "what answers at the address is no host, or one of another version",
-            Self::NoPermission => "the token is wrong or allows less, or the socket is that of another user",
+            Self::NoPermission => {
+                "the token is wrong or allows less, or the store or the socket is that of another user"
+            }
         }
     }
 }
@@ -183,7 +185,9 @@ impl From<Failure> for ExitCode {
 fn kind_of_refusal(refusal: &Refusal) -> FailureKind {
     match refusal {
         Refusal::Unknown { .. } => FailureKind::NoInput,
-        Refusal::RegistrationConflict { .. } | Refusal::AlreadyTerminal { .. } => FailureKind::CannotCreate,
+        Refusal::RegistrationConflict { .. } | Refusal::AlreadyTerminal { .. } | Refusal::AbandonOfTerminal { .. } => {
+            FailureKind::CannotCreate
+        }
         Refusal::LeaseLost { .. } | Refusal::LeaseHeld { .. } => FailureKind::Temporary,
         Refusal::DecisionPanicked { .. } => FailureKind::Software,
         _ => FailureKind::Usage,

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Write};
 
 use host_example::output::{LineEnd, Stream};
 
-use crate::{event_view::EventView, failure::Failure};
+use crate::{command_process::OUTPUT_DROPPED, event_view::EventView, failure::Failure, notice::say};
 
 /// Our own two streams, as long as somebody reads stdout.
 #[derive(Debug)]
@@ -30,6 +30,11 @@ impl OutputSheet {
     /// # Errors
     /// When it cannot be written although somebody reads.
     pub(crate) fn event(&mut self, event: &EventView) -> Result<(), Failure> {
+        if event.event_type == OUTPUT_DROPPED {
+            // What is missing must not pass for what was never written.
+            let (lines, bytes) = (&event.payload["dropped_lines"], &event.payload["dropped_bytes"]);
+            say(format_args!("{lines} lines of output with {bytes} bytes were beyond the limit and are not recorded"));
+        }
         let Some(line) = event.output_line() else { return Ok(()) };
         let mut bytes = line.text.as_bytes().to_vec();
         if line.end != LineEnd::Continued {

@@ -60,6 +60,11 @@ impl ProcessSource {
         }
     }
 
+    /// The host that can be asked to read. A store whose host we may not talk to is read as one that has none.
+    pub(crate) fn reading_host(&self) -> Option<HostClient> {
+        self.host().unwrap_or_default()
+    }
+
     /// The name of the field that says in JSON where a process is, and its value.
     pub(crate) fn origin(&self) -> (&'static str, Value) {
         match self {

@@ -65,7 +65,7 @@ pub(crate) async fn wait_for(
     let mut absence = HostAbsence::default();
     loop {
         let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
-        let asked = match source.host()? {
+        let asked = match source.reading_host() {
             Some(host) => host.wait(id.as_str(), awaited, left).await,
             None => Err(HostError::Unreachable(String::new())),
         };

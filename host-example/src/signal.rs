@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use registry_actor::domain::ProcessSignal;
+use registry_actor::domain::{ProcessId, ProcessSignal};
 use serde_json::{Value, json};
 
 use crate::{
@@ -43,6 +43,17 @@ fn payload(text: &str) -> Result<Value, String> {
         .map_err(|error| format!("expected JSON, such as `'{{\"ok\":true}}'` or `'\"text\"'`: {error}"))
 }
 
+/// In the words of who sends a signal, where the registry has those of who stores an event.
+fn undeclared(failure: Failure, id: &ProcessId, name: &str) -> Failure {
+    if !failure.to_string().contains("undeclared event type") {
+        return failure;
+    }
+    let line = format!(
+        "process `{id}` takes no signal `{name}`: a process declares what it takes, and a command takes none; `cancel` ends one"
+    );
+    Failure::new(FailureKind::Usage, line)
+}
+
 /// Runs the verb.
 ///
 /// # Errors
@@ -53,7 +64,7 @@ pub(crate) async fn run(args: SignalArgs) -> Result<ExitCode, Failure> {
     let control = ProcessControl::of_source(&source, "signal").await?;
     let sent = control.signal(&id, &signal, args.signal_id, args.payload).await;
     control.close().await;
-    let sent = sent?;
+    let sent = sent.map_err(|failure| undeclared(failure, &id, &args.name))?;
     let mut sheet = Sheet::new();
     if args.json {
         let mut shown = json!(sent);

@@ -73,6 +73,14 @@ pub(crate) async fn run(request: StopRequest, args: StopArgs) -> Result<ExitCode
 
 async fn ask(request: StopRequest, args: &StopArgs, id: &str, sheet: &mut Sheet) -> Result<(), Failure> {
     let (source, id) = args.place.open_with(id).await?;
+    if let Some(process) = source.process(&id).await?.filter(|process| process.outcome.is_some()) {
+        // Asked or not, it has come to what was wanted.
+        if args.json {
+            sheet.line(process_view::to_json(&process, &source))?;
+        }
+        say(format_args!("{id}: has ended already, it is {}", process_view::status_in_words(&process)));
+        return Ok(());
+    }
     let control = ProcessControl::of_source(&source, request.verb()).await?;
     let has_host = control.has_host();
     let reason = args.reason.clone();

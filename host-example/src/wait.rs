@@ -90,8 +90,14 @@ pub(crate) async fn run(args: WaitArgs) -> Result<ExitCode, Failure> {
     let mut sheet = Sheet::new();
     while let Some((number, end)) = waits.next().await {
         let (source, id) = &awaited_processes[number];
-        let end = end?;
-        codes[number] = progress.ended(|| written(&mut sheet, args.json, source, id, end))?;
+        codes[number] = progress.ended(|| match end {
+            Ok(end) => written(&mut sheet, args.json, source, id, end),
+            // What becomes of one is nothing to the others.
+            Err(failure) => {
+                say(&failure);
+                Ok(failure.kind().code())
+            }
+        })?;
     }
     Ok(ExitCode::from(codes.into_iter().find(|code| *code != 0).unwrap_or(0)))
 }

@@ -20,7 +20,7 @@ use super::{
     Api,
     change_stream::{ChangeStream, From, Told},
     change_view::ChangeView,
-    event_routes::{KEEP_ALIVE, MAX_PAGE, room_for_a_stream},
+    event_routes::{KEEP_ALIVE, MAX_PAGE, StreamedView, last_event_id, room_for_a_stream},
     extract::{Json, Query},
     problem::{PROBLEM_JSON, Problem},
     process_routes::page_limit,
@@ -35,6 +35,7 @@ const NOW: &str = "now";
 #[into_params(parameter_in = Query)]
 pub(super) struct ChangeQuery {
     /// The cursor after which to begin; by default the first change that is retained.
+    #[param(pattern = r"^v1\..+\.(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})\.[0-9a-f]{16}$")]
     after: Option<String>,
     /// How many at most.
     #[param(minimum = 1, maximum = 1000)]
@@ -88,6 +89,7 @@ pub(super) async fn page(
 pub(super) struct FollowQuery {
     /// The cursor after which to begin, or `now` for what is yet to come; by default the first change that is retained. What is in
     /// `Last-Event-ID` counts more.
+    #[param(pattern = r"^now$|^v1\..+\.(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})\.[0-9a-f]{16}$")]
     after: Option<String>,
 }
 
@@ -100,10 +102,10 @@ pub(super) struct FollowQuery {
     get, path = "/changes/stream", tag = "changes", operation_id = "follow_changes",
     params(
         FollowQuery,
-        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last change that came"),
+        ("Last-Event-ID" = Option<String>, Header, pattern = r"^$|^now$|^v1\..+\.(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})\.[0-9a-f]{16}$", description = "The id of the last change that came"),
     ),
     responses(
-        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = 200, body = StreamedView, content_type = "text/event-stream"),
         (status = 409, description = "The cursor is of another store", body = Problem, content_type = PROBLEM_JSON),
         (status = 410, description = "The store was restored since", body = Problem, content_type = PROBLEM_JSON),
     )
@@ -113,8 +115,7 @@ pub(super) async fn stream(
     Query(query): Query<FollowQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let last = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
-    let from = match last.or(query.after.as_deref()) {
+    let from = match last_event_id(&headers).or(query.after.as_deref()) {
         None => From::Start,
         Some(NOW) => From::Now,
         Some(text) => From::After(cursor(text)?),

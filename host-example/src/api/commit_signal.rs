@@ -12,7 +12,7 @@ use tokio::sync::watch;
 pub(crate) struct CommitSignal {
     receiver: watch::Receiver<u64>,
     /// The source holds it weakly.
-    _ticker: Arc<dyn CommitListener>,
+    ticker: Arc<dyn CommitListener>,
 }
 
 struct Ticker(watch::Sender<u64>);
@@ -23,7 +23,12 @@ impl CommitSignal {
         let (sender, receiver) = watch::channel(0);
         let ticker = Arc::new(Ticker(sender)) as Arc<dyn CommitListener>;
         source.attach(&ticker);
-        Self { receiver, _ticker: ticker }
+        Self { receiver, ticker }
+    }
+
+    /// Tells of a change that has neither events nor tombstones, of which the source does not tell.
+    pub(crate) fn tell(&self) {
+        self.ticker.resync();
     }
 
     /// A subscription that has seen all commits so far: subscribe first, then read.

@@ -5,7 +5,7 @@
 //! says so itself.
 
 use axum::http::StatusCode;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use utoipa::{
     PartialSchema,
     openapi::{
@@ -80,8 +80,16 @@ pub(super) fn take(scope: Scope, description: &mut OpenApi) {
     }
 }
 
-/// Adds to every operation what it has in common with the others.
-pub(super) fn complete(description: &mut OpenApi) {
+/// The description as it is served: with what every operation has in common with the others.
+pub(super) fn complete(mut description: OpenApi) -> Value {
+    complete_operations(&mut description);
+    // Whatever is described has a JSON form.
+    let mut description = json!(description);
+    correct(&mut description);
+    description
+}
+
+fn complete_operations(description: &mut OpenApi) {
     let components = description.components.get_or_insert_default();
     for status in ALWAYS.into_iter().chain(OF_SOMETHING).chain(OF_CHANGE) {
         add_problem(components, status);
@@ -147,4 +155,42 @@ fn bound(parameter: &mut Parameter) {
         .pattern(Some(pattern))
         .build();
     parameter.schema = Some(RefOr::T(Schema::Object(text)));
+}
+
+/// Says what generated schemas say too narrowly: numbers have no sign and all of their bits, and a set may be written with repetitions.
+/// A parameter that is not there is left out; there is no null that it could be.
+fn correct(description: &mut Value) {
+    match description {
+        Value::Array(items) => items.iter_mut().for_each(correct),
+        Value::Object(fields) => {
+            let most = match fields.get("format").and_then(Value::as_str) {
+                Some("int64") => Some(u64::MAX),
+                Some("int32") => Some(u64::from(u32::MAX)),
+                _ => None,
+            };
+            if let Some(most) = most {
+                fields.remove("format");
+                fields.entry("maximum").or_insert_with(|| json!(most));
+            }
+            fields.remove("uniqueItems");
+            if let (Some(_), Some(Value::Object(schema))) = (fields.get("in").cloned(), fields.get_mut("schema")) {
+                leave_out_null(schema);
+            }
+            fields.values_mut().for_each(correct);
+        }
+        _ => {}
+    }
+}
+
+fn leave_out_null(schema: &mut Map<String, Value>) {
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|kind| kind != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            schema.insert("type".to_owned(), only);
+        }
+    }
+    if let Some(Value::Array(choices)) = schema.get_mut("oneOf") {
+        choices.retain(|choice| choice.get("type").is_none_or(|kind| kind != "null"));
+    }
 }

@@ -23,7 +23,7 @@ use super::{
     event_stream::{EventPlace, EventStream, Told},
     event_view::EventView,
     extract::{Json, Path, Query, process_id},
-    problem::Problem,
+    problem::{PROBLEM_JSON, Problem},
     process_routes::{known, page_limit},
 };
 
@@ -58,7 +58,7 @@ pub(super) struct EventPageView {
 #[utoipa::path(
     get, path = "/processes/{process_id}/events", tag = "events", operation_id = "list_events",
     params(("process_id" = String, Path), EventQuery),
-    responses((status = 200, body = EventPageView), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = EventPageView))
 )]
 pub(super) async fn page(
     State(api): State<Arc<Api>>,
@@ -76,6 +76,20 @@ pub(super) async fn page(
     }))
 }
 
+/// A server-sent event.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it is written by the web framework, and described here")]
+pub(super) struct StreamedView {
+    /// What kind it is.
+    #[schema(required = true)]
+    event: String,
+    /// What to send as `Last-Event-ID` to go on behind it, if that can be.
+    #[schema(nullable = false)]
+    id: Option<String>,
+    /// What it says, as JSON.
+    data: String,
+}
+
 /// Follow the events of a process
 ///
 /// Server-sent events of type `event`, each with an id; with that id in `Last-Event-ID` a later request goes on behind it, in this host or
@@ -85,13 +99,15 @@ pub(super) async fn page(
     get, path = "/processes/{process_id}/events/stream", tag = "events", operation_id = "follow_events",
     params(
         ("process_id" = String, Path),
-        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that came"),
+        (
+            "Last-Event-ID" = Option<String>, Header,
+            pattern = r"^$|^[1-9][0-9]{0,8}\.(0|[1-9][0-9]{0,18})$", description = "The id of the last event that came",
+        ),
     ),
     responses(
-        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = 200, body = StreamedView, content_type = "text/event-stream"),
         (status = 204, description = "The process has ended, and everything was told"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
-        (status = 503, body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The process has not come so far", body = Problem, content_type = PROBLEM_JSON),
     )
 )]
 pub(super) async fn stream(
@@ -100,13 +116,10 @@ pub(super) async fn stream(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = process_id(&id)?;
-    let from: Option<EventPlace> = match headers.get("last-event-id") {
-        None => None,
-        Some(place) => Some(place.to_str().unwrap_or("?").parse()?),
-    };
+    let from = last_event_id(&headers).map(str::parse::<EventPlace>).transpose()?;
     let record = known(&api, &id).await?;
     let permit = room_for_a_stream(&api)?;
-    let mut stream = EventStream::new(api, id, &record, from)?;
+    let mut stream = EventStream::new(api, id, &record, from).await?;
     // Only what has ended can be over already: the answer to who follows a silent process begins at once.
     let first = if record.status.await_output().is_some() { stream.next().await } else { None };
     if let Some(Told::End(_)) = &first
@@ -123,6 +136,11 @@ pub(super) async fn stream(
     });
     let sent = told.map(|told| Ok::<_, Infallible>(sent(told)));
     Ok(Sse::new(sent).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+}
+
+/// The id of the last event that a client has. One that has none may say so by an empty text.
+pub(super) fn last_event_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?")).filter(|id| !id.is_empty())
 }
 
 /// Room for one more stream, for as long as it is kept.

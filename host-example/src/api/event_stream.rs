@@ -36,7 +36,9 @@ impl FromStr for EventPlace {
     fn from_str(text: &str) -> Result<Self, Problem> {
         let read = || {
             let (generation, sequence) = text.split_once('.')?;
-            Some(Self { generation: generation.parse().ok()?, sequence: sequence.parse().ok()? })
+            let place = Self { generation: generation.parse().ok()?, sequence: sequence.parse().ok()? };
+            // One text for each place, and no life before the first.
+            (place.generation > 0 && place.to_string() == text).then_some(place)
         };
         read().ok_or_else(|| {
             let detail = format!("expected the id of an event such as `1.17` in `Last-Event-ID`, found {text:?}");
@@ -78,7 +80,7 @@ impl EventStream {
     ///
     /// # Errors
     /// When the place is not one of this process.
-    pub(super) fn new(
+    pub(super) async fn new(
         api: Arc<Api>,
         process_id: ProcessId,
         record: &ProcessRecord,
@@ -86,12 +88,13 @@ impl EventStream {
     ) -> Result<Self, Problem> {
         let generation = record.generation;
         let after = match from {
-            Some(place) if place.generation > generation => {
-                let detail =
-                    format!("process `{process_id}` is in its life {generation}, and `{place}` is of a later one");
-                return Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_event_id", detail));
+            Some(place) if place.generation > generation => return Err(foreign(&process_id, place)),
+            Some(place) if place.generation == generation => {
+                if !is_there(&api.host.registry, &process_id, place.sequence).await? {
+                    return Err(foreign(&process_id, place));
+                }
+                place.sequence
             }
-            Some(place) if place.generation == generation => place.sequence,
             // Of an earlier life nothing is left. This one is told from its first event.
             Some(_) | None => 0,
         };
@@ -147,6 +150,19 @@ impl EventStream {
             () = self.api.stopped() => Ok(Some(Told::Stopping)),
         }
     }
+}
+
+/// A place that the process has not reached: the store was restored since, most likely, and what was told there is to come once more.
+fn foreign(process_id: &ProcessId, place: EventPlace) -> Problem {
+    let detail = format!("process `{process_id}` has no event `{place}`: it has not come so far");
+    Problem::new(StatusCode::CONFLICT, "foreign_event_id", detail)
+}
+
+/// Whether a process has come so far.
+async fn is_there(registry: &dyn ProcessRegistry, process_id: &ProcessId, sequence: u64) -> Result<bool, Problem> {
+    let Some(before) = sequence.checked_sub(1) else { return Ok(true) };
+    let page = registry.events_page(process_id, Sequence(before), 1).await?;
+    Ok(!page.events.is_empty())
 }
 
 /// What stands behind a place: events of one life, and the record of that life as it was before they were read.

@@ -18,13 +18,20 @@ use tower_http::timeout::TimeoutError;
 use super::problem::Problem;
 
 /// A JSON body, in or out.
-#[derive(Clone, Copy, Debug, FromRequest)]
-#[from_request(via(axum::Json), rejection(Problem))]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         axum::Json(self.0).into_response()
+    }
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        read(&body_of(request, state).await?).map(Self)
     }
 }
 
@@ -36,17 +43,28 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJ
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let is_json = request.headers().get(header::CONTENT_TYPE).is_none_or(is_json);
-        let body = Bytes::from_request(request, state).await?;
-        if body.is_empty() {
-            return Ok(Self(T::default()));
-        }
-        if !is_json {
-            return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-        }
-        let axum::Json(body) = axum::Json::from_bytes(&body)?;
-        Ok(Self(body))
+        let body = body_of(request, state).await?;
+        if body.is_empty() { Ok(Self(T::default())) } else { read(&body).map(Self) }
     }
+}
+
+/// What was sent, if it is said to be JSON.
+async fn body_of<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    if !kind.is_some_and(is_json) {
+        return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    }
+    Ok(Bytes::from_request(request, state).await?)
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    // A record would be read from a list of its fields too.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        let detail = "expected an object, found a list";
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail));
+    }
+    let axum::Json(body) = axum::Json::from_bytes(body)?;
+    Ok(body)
 }
 
 /// Whether a `Content-Type` is that of JSON.

@@ -94,8 +94,8 @@ pub(super) struct LoginLinkRequest {}
 ///
 /// The link is good once, and for ten minutes.
 #[utoipa::path(
-    post, path = "/login-links", tag = "host", operation_id = "create_login_link", request_body = Option<LoginLinkRequest>,
-    responses((status = 201, body = LoginLink), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    post, path = "/login-links", tag = "host", operation_id = "create_login_link", request_body = LoginLinkRequest,
+    responses((status = 201, body = LoginLink))
 )]
 pub(super) async fn create_link(
     State(api): State<Arc<Api>>,

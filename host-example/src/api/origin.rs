@@ -1,7 +1,7 @@
 //! Which names this host answers to, and from which pages: what keeps a foreign page in somebody's browser from running commands
 //! here.
 //!
-//! It owns the check of `Host`, `Origin` and of the body's type. It does not know who is asking.
+//! It owns the checks of `Host`, of `Origin` and of the body's type. It does not know who is asking.
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
@@ -35,7 +35,7 @@ impl HostNames {
     }
 
     /// What is wrong with the headers of a request, if anything is.
-    fn refusal(&self, method: &Method, headers: &HeaderMap) -> Option<Problem> {
+    fn refusal(&self, headers: &HeaderMap) -> Option<Problem> {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
         let host = text(header::HOST).unwrap_or("none");
         if headers.get_all(header::HOST).iter().count() > 1 || !self.holds(host) {
@@ -49,27 +49,35 @@ impl HostNames {
                 return Some(Problem::new(StatusCode::FORBIDDEN, "foreign_origin", detail));
             }
         }
-        // A form of a foreign page can send neither this type nor a header of its own.
-        if !method.is_safe() {
-            let kind = headers.get(header::CONTENT_TYPE);
-            // Nor a deletion, which mostly has no body that could have a type.
-            let is_allowed = kind.map_or(*method == Method::DELETE, is_json);
-            if !is_allowed {
-                let found = text(header::CONTENT_TYPE).unwrap_or("none");
-                let detail = format!("expected `Content-Type: application/json`, found {found}");
-                return Some(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail));
-            }
-        }
         None
     }
 }
 
 /// Refuses what is not meant for this host.
 pub(crate) async fn check(State(names): State<HostNames>, request: Request, next: Next) -> Response {
-    match names.refusal(request.method(), request.headers()) {
+    match names.refusal(request.headers()) {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
     }
+}
+
+/// Refuses what a foreign page could send without being asked: a form can have neither this type nor any other method that changes
+/// something, and those often have no body that could have a type.
+pub(crate) async fn check_type(request: Request, next: Next) -> Response {
+    match refusal_of_type(request.method(), request.headers()) {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
+    }
+}
+
+fn refusal_of_type(method: &Method, headers: &HeaderMap) -> Option<Problem> {
+    let kind = headers.get(header::CONTENT_TYPE);
+    if method.is_safe() || kind.map_or(*method != Method::POST, is_json) {
+        return None;
+    }
+    let found = kind.map_or("none", |kind| kind.to_str().unwrap_or("?"));
+    let detail = format!("expected `Content-Type: application/json`, found {found}");
+    Some(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", detail))
 }
 
 #[cfg(test)]
@@ -78,32 +86,33 @@ mod tests {
 
     use super::*;
 
-    fn refused(method: &Method, headers: &[(header::HeaderName, &str)]) -> Option<u16> {
+    fn map(headers: &[(header::HeaderName, &str)]) -> HeaderMap {
+        let value = |text| HeaderValue::from_str(text).expect("a value");
+        headers.iter().map(|(name, text)| (name.clone(), value(text))).collect()
+    }
+
+    fn refused(headers: &[(header::HeaderName, &str)]) -> Option<u16> {
         let listen = "127.0.0.1:7117".parse().expect("an address");
         let names = HostNames::new(listen, &BTreeSet::from(["proctor.example".to_owned()]));
-        let headers = headers
-            .iter()
-            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).expect("a value")))
-            .collect();
-        names.refusal(method, &headers).map(|problem| problem.status)
+        names.refusal(&map(headers)).map(|problem| problem.status)
     }
 
     #[test]
     fn only_its_own_names_are_answered() {
         for host in ["127.0.0.1:7117", "LOCALHOST:7117", "[::1]:7117", "proctor.example"] {
-            assert_eq!(refused(&Method::GET, &[(header::HOST, host)]), None, "{host}");
+            assert_eq!(refused(&[(header::HOST, host)]), None, "{host}");
         }
         for host in ["evil.example:7117", "127.0.0.1", "127.0.0.1:80", "proctor.example:7117", "localhost:7117.evil"] {
-            assert_eq!(refused(&Method::GET, &[(header::HOST, host)]), Some(421), "{host}");
+            assert_eq!(refused(&[(header::HOST, host)]), Some(421), "{host}");
         }
-        assert_eq!(refused(&Method::GET, &[]), Some(421));
-        assert_eq!(refused(&Method::GET, &[(header::HOST, "localhost:7117"), (header::HOST, "evil")]), Some(421));
+        assert_eq!(refused(&[]), Some(421));
+        assert_eq!(refused(&[(header::HOST, "localhost:7117"), (header::HOST, "evil")]), Some(421));
     }
 
     #[test]
     fn only_its_own_pages_may_ask() {
         let host = (header::HOST, "localhost:7117");
-        let asked_by = |origin| refused(&Method::GET, &[host.clone(), (header::ORIGIN, origin)]);
+        let asked_by = |origin| refused(&[host.clone(), (header::ORIGIN, origin)]);
         assert_eq!(asked_by("http://localhost:7117"), None);
         for origin in ["http://evil.example", "null", "http://localhost:1", "file://localhost:7117", "http://"] {
             assert_eq!(asked_by(origin), Some(403), "{origin}");
@@ -112,14 +121,17 @@ mod tests {
 
     #[test]
     fn what_changes_something_comes_as_json() {
-        let host = (header::HOST, "localhost:7117");
-        let sent = |kind| refused(&Method::POST, &[host.clone(), (header::CONTENT_TYPE, kind)]);
-        assert_eq!([sent("application/json"), sent("Application/JSON; charset=utf-8")], [None, None]);
-        for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonp"] {
-            assert_eq!(sent(kind), Some(415), "{kind}");
+        let sent = |method, headers: &[_]| refusal_of_type(&method, &map(headers)).map(|problem| problem.status);
+        let kind = |kind| [(header::CONTENT_TYPE, kind)];
+        for json in ["application/json", "Application/JSON; charset=utf-8"] {
+            assert_eq!(sent(Method::POST, &kind(json)), None, "{json}");
         }
-        assert_eq!(refused(&Method::POST, std::slice::from_ref(&host)), Some(415));
-        assert_eq!(refused(&Method::DELETE, std::slice::from_ref(&host)), None);
-        assert_eq!(refused(&Method::DELETE, &[host, (header::CONTENT_TYPE, "text/plain")]), Some(415));
+        for other in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonp"] {
+            assert_eq!(sent(Method::POST, &kind(other)), Some(415), "{other}");
+            assert_eq!(sent(Method::DELETE, &kind(other)), Some(415), "{other}");
+            assert_eq!(sent(Method::GET, &kind(other)), None, "{other}");
+        }
+        assert_eq!(sent(Method::POST, &[]), Some(415));
+        assert_eq!(sent(Method::DELETE, &[]), None);
     }
 }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use registry_actor::{
     domain::{
         AbandonRequest, Command, ProcessId, ProcessListFilter, ProcessRecord, ProcessSignal, ProcessStatusFilter,
-        ReceiptEvent, Refusal,
+        ReceiptEvent, Refusal, RegistrationCursor,
     },
     port::{ProcessRegistry, ProcessRegistryExt},
     worker::Explanation,
@@ -41,6 +41,7 @@ pub(super) const MAX_PAGE: u32 = 500;
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
     /// `any`, `running`, `completed`, `failed`, `cancelled` or `abandoned`. By default `any`.
+    #[param(inline)]
     status: Option<StatusName>,
     /// Of one kind of executor.
     kind: Option<String>,
@@ -54,11 +55,24 @@ pub(super) struct ListQuery {
     created_from_ms: Option<u64>,
     /// Registered before then, in ms since the Unix epoch.
     created_until_ms: Option<u64>,
-    /// The last id of the page before.
+    /// `newest`: the last registered first; `id`: ascending by id. By default `id`.
+    order: Option<ListOrder>,
+    /// The `next_after` of the page before.
     after: Option<String>,
     /// How many at most.
     #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
+}
+
+/// In which order.
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum ListOrder {
+    /// Ascending by id.
+    #[default]
+    Id,
+    /// The last registered first.
+    Newest,
 }
 
 /// Which states.
@@ -86,7 +100,7 @@ impl From<StatusName> for ProcessStatusFilter {
     }
 }
 
-/// A page of processes, by id.
+/// A page of processes.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ProcessPageView {
     /// The processes.
@@ -100,7 +114,6 @@ pub(super) struct ProcessPageView {
     get, path = "/processes", tag = "processes", operation_id = "list_processes", params(ListQuery),
     responses(
         (status = 200, body = ProcessPageView),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list(
@@ -117,13 +130,35 @@ pub(super) async fn list(
     };
     filter.created.from_ms = query.created_from_ms;
     filter.created.until_ms = query.created_until_ms;
-    let after = query.after.as_deref().map(process_id).transpose()?;
-    let page = api.host.registry.list_page(filter, after, limit).await?;
-    let last = page.records.last().filter(|_| page.has_more);
-    Ok(Json(ProcessPageView {
-        next_after: last.map(|record| record.id().to_string()),
-        processes: page.records.iter().map(|record| ProcessView::new(record)).collect(),
-    }))
+    let registry = &api.host.registry;
+    let (records, next_after) = match query.order.unwrap_or_default() {
+        ListOrder::Id => {
+            let after = query.after.as_deref().map(process_id).transpose()?;
+            let page = registry.list_page(filter, after, limit).await?;
+            let last = page.records.last().filter(|_| page.has_more);
+            let next_after = last.map(|record| record.id().to_string());
+            (page.records, next_after)
+        }
+        ListOrder::Newest => {
+            let before = query.after.as_deref().map(place_among_newest).transpose()?;
+            let page = registry.recent_processes(filter, before, limit).await?;
+            let next_after = page.next.map(|next| format!("{PLACE_PREFIX}{}", next.place()));
+            (page.records, next_after)
+        }
+    };
+    let processes = records.iter().map(|record| ProcessView::new(record)).collect();
+    Ok(Json(ProcessPageView { processes, next_after }))
+}
+
+/// Begins the text of a place in the list of the newest, so that it is not taken for an id.
+const PLACE_PREFIX: &str = "before:";
+
+/// The place that a page of the newest ended at.
+fn place_among_newest(text: &str) -> Result<RegistrationCursor, Problem> {
+    let place = text.strip_prefix(PLACE_PREFIX).and_then(|place| place.parse().ok());
+    place.map(RegistrationCursor::new).ok_or_else(|| {
+        Problem::invalid(format!("expected an `after` that a page of the order `newest` gave, found `{text}`"))
+    })
 }
 
 /// The limit of a page.
@@ -141,9 +176,6 @@ pub(super) fn page_limit(limit: Option<u32>, most: u32) -> Result<u32, Problem> 
     params(("process_id" = String, Path)),
     responses(
         (status = 200, body = ProcessView),
-        (status = 404, body = Problem, content_type = "application/problem+json"),
-        (status = 410, body = Problem, content_type = "application/problem+json"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn get(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<ProcessView>, Problem> {
@@ -180,7 +212,6 @@ pub(super) async fn known_to(registry: &dyn ProcessRegistry, id: &ProcessId) -> 
     responses(
         (status = 201, description = "It is registered now", body = ProcessView),
         (status = 200, description = "It was registered before", body = ProcessView),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn start(State(api): State<Arc<Api>>, Json(request): Json<StartRequest>) -> Result<Response, Problem> {
@@ -219,7 +250,7 @@ pub(super) struct ReasonRequest {
 #[utoipa::path(
     post, path = "/processes/{process_id}/cancel", tag = "processes", operation_id = "cancel_process",
     params(("process_id" = String, Path)), request_body = ReasonRequest,
-    responses((status = 200, body = ProcessView), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = ProcessView))
 )]
 pub(super) async fn cancel(
     State(api): State<Arc<Api>>,
@@ -237,7 +268,7 @@ pub(super) async fn cancel(
 #[utoipa::path(
     post, path = "/processes/{process_id}/abandon", tag = "processes", operation_id = "abandon_process",
     params(("process_id" = String, Path)), request_body = ReasonRequest,
-    responses((status = 200, body = ProcessView), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = ProcessView))
 )]
 pub(super) async fn abandon(
     State(api): State<Arc<Api>>,
@@ -279,7 +310,7 @@ pub(super) struct SignalView {
 #[utoipa::path(
     post, path = "/processes/{process_id}/signals/{name}", tag = "processes", operation_id = "signal_process",
     params(("process_id" = String, Path), ("name" = String, Path)), request_body = SignalRequest,
-    responses((status = 200, body = SignalView), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = SignalView))
 )]
 pub(super) async fn signal(
     State(api): State<Arc<Api>>,
@@ -328,7 +359,7 @@ pub(super) struct ExplanationView {
 #[utoipa::path(
     get, path = "/processes/{process_id}/explanation", tag = "processes", operation_id = "explain_process",
     params(("process_id" = String, Path)),
-    responses((status = 200, body = ExplanationView), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = ExplanationView))
 )]
 pub(super) async fn explain(
     State(api): State<Arc<Api>>,

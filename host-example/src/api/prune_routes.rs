@@ -43,6 +43,7 @@ pub(super) struct PruneRequest {
     #[serde(default)]
     keep_tags: BTreeSet<String>,
     /// Only what somebody who projects the change feed has seen: everything up to this cursor.
+    #[schema(pattern = r"^v1\..+\.(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})\.[0-9a-f]{16}$")]
     projected: Option<String>,
     /// Remove nothing, and say what would go if no lease kept it.
     #[serde(default)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::{extract::State, http::StatusCode};
 use registry_actor::{
-    domain::{ProcessHandleDescriptor, ProcessHandleGrant, ProcessRecord, SessionScope},
+    domain::{Limits, ProcessHandleDescriptor, ProcessHandleGrant, ProcessRecord, SessionScope},
     port::{Answer, ProcessRegistry, ProcessRegistryExt, Query as RegistryQuery},
 };
 use serde::{Deserialize, Serialize};
@@ -63,8 +63,35 @@ impl ScopeView {
     }
 
     /// The scope that is meant.
-    pub(crate) fn scope(self) -> SessionScope {
-        SessionScope::frame(self.session_id, self.agent_frame_id.unwrap_or_default())
+    ///
+    /// # Errors
+    /// When no session or frame can be called so.
+    pub(crate) fn scope(self) -> Result<SessionScope, Problem> {
+        scope_of(self.session_id, self.agent_frame_id)
+    }
+}
+
+/// A session, or a frame within it. An empty frame is the session itself.
+fn scope_of(session_id: String, agent_frame_id: Option<String>) -> Result<SessionScope, Problem> {
+    check("session id", &session_id)?;
+    let agent_frame_id = agent_frame_id.unwrap_or_default();
+    if !agent_frame_id.is_empty() {
+        check("agent frame id", &agent_frame_id)?;
+    }
+    Ok(SessionScope::frame(session_id, agent_frame_id))
+}
+
+/// The registry refuses such names where it stores them, and finds nothing under them.
+fn check(what: &str, name: &str) -> Result<(), Problem> {
+    let (expected, bytes) = (Limits::NAME_BYTES, name.len());
+    if name.trim().is_empty() {
+        Err(Problem::invalid(format!("{what} must be a non-empty string")))
+    } else if bytes > expected {
+        Err(Problem::invalid(format!("{what} must be at most {expected} bytes, got {bytes}")))
+    } else if let Some(found) = name.chars().find(|character| character.is_control()) {
+        Err(Problem::invalid(format!("{what} must not hold control characters, got {found:?}")))
+    } else {
+        Ok(())
     }
 }
 
@@ -119,7 +146,7 @@ pub(super) async fn list(
 ) -> Result<Json<GrantPageView>, Problem> {
     let limit = page_limit(query.limit, MAX_PAGE)?;
     let after = query.after.as_deref().map(process_id).transpose()?;
-    let scope = SessionScope::frame(session_id, query.agent_frame_id.unwrap_or_default());
+    let scope = scope_of(session_id, query.agent_frame_id)?;
     let live_only = query.live_only.unwrap_or(false);
     let answer = api.host.registry.query(RegistryQuery::HandleGrants { scope, live_only, after, limit }).await?;
     let Answer::HandleGrants(page) = answer else {
@@ -161,7 +188,7 @@ pub(super) async fn grant(
     Json(request): Json<GrantRequest>,
 ) -> Result<Json<GrantView>, Problem> {
     let id = process_id(&request.process_id)?;
-    let scope = SessionScope::frame(session_id, request.agent_frame_id.unwrap_or_default());
+    let scope = scope_of(session_id, request.agent_frame_id)?;
     let descriptor = ProcessHandleDescriptor { kind: request.kind, label: request.label };
     let grant = api.host.registry.grant_handle(scope, &id, descriptor).await?;
     Ok(Json(GrantView::new(&grant, None)))
@@ -185,7 +212,7 @@ pub(super) async fn revoke(
     Path((session_id, id)): Path<(String, String)>,
     Query(query): Query<FrameQuery>,
 ) -> Result<Json<RevokedView>, Problem> {
-    let scope = SessionScope::frame(session_id, query.agent_frame_id.unwrap_or_default());
+    let scope = scope_of(session_id, query.agent_frame_id)?;
     let revoked = api.host.registry.revoke_handle(scope, &process_id(&id)?).await?;
     Ok(Json(RevokedView { revoked }))
 }
@@ -227,8 +254,8 @@ pub(super) async fn transfer(
         return Err(Problem::invalid("expected a process in `process_ids`, found none"));
     }
     let ids = request.process_ids.iter().map(|id| process_id(id)).collect::<Result<Vec<_>, _>>()?;
-    let from = SessionScope::frame(session_id, request.agent_frame_id.unwrap_or_default());
-    let grants = api.host.registry.transfer_handle_grants(from, request.to.scope(), ids).await?;
+    let from = scope_of(session_id, request.agent_frame_id)?;
+    let grants = api.host.registry.transfer_handle_grants(from, request.to.scope()?, ids).await?;
     Ok(Json(TransferView { grants: grants.iter().map(|grant| GrantView::new(grant, None)).collect() }))
 }
 
@@ -261,7 +288,9 @@ pub(super) async fn delete(
     State(api): State<Arc<Api>>,
     Path(session_id): Path<String>,
 ) -> Result<(StatusCode, Json<SessionDeletedView>), Problem> {
+    check("session id", &session_id)?;
     let report = api.host.registry.delete_session_process_state(&session_id).await?;
+    api.commits.tell();
     let texts = |ids: Vec<registry_actor::domain::ProcessId>| ids.into_iter().map(String::from).collect();
     let view = SessionDeletedView {
         session_id: report.session_id,

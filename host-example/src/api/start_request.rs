@@ -148,7 +148,7 @@ impl StartRequest {
                 let mut registration =
                     ProcessRegistration::new(id, ProcessInput::new(work.kind, work.payload), disposition)
                         .with_extra_event_types(work.event_types.into_iter().map(ProcessEventType::plain));
-                registration.wake_target = work.wake_target.map(ScopeView::scope);
+                registration.wake_target = work.wake_target.map(ScopeView::scope).transpose()?;
                 registration
             }
             _ => return Err(Problem::invalid("expected either `command` or `work`")),

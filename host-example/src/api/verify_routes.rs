@@ -15,8 +15,8 @@ use utoipa::ToSchema;
 
 use super::{
     Api,
-    extract::{Json, OptionalJson, process_id},
-    problem::Problem,
+    extract::{Json, process_id},
+    problem::{PROBLEM_JSON, Problem},
 };
 
 /// How long one request goes on to begin with further processes.
@@ -68,12 +68,15 @@ struct FaultView {
 ///
 /// Links, numbers, checksums, and that the events give the record. One request works for ten seconds, and answers 200 whatever it finds.
 #[utoipa::path(
-    post, path = "/verify", tag = "store", operation_id = "verify", request_body = Option<VerifyRequest>,
-    responses((status = 200, body = VerifyView))
+    post, path = "/verify", tag = "store", operation_id = "verify", request_body = VerifyRequest,
+    responses(
+        (status = 200, body = VerifyView),
+        (status = 404, description = "The process is not known", body = Problem, content_type = PROBLEM_JSON),
+    )
 )]
 pub(super) async fn verify(
     State(api): State<Arc<Api>>,
-    OptionalJson(request): OptionalJson<VerifyRequest>,
+    Json(request): Json<VerifyRequest>,
 ) -> Result<Json<VerifyView>, Problem> {
     let log = api.host.registry.log();
     let mut view = VerifyView::default();

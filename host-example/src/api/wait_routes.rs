@@ -65,7 +65,7 @@ pub(super) enum WaitView {
 #[utoipa::path(
     get, path = "/processes/{process_id}/wait", tag = "waiting", operation_id = "wait_for_process",
     params(("process_id" = String, Path), WaitQuery),
-    responses((status = 200, body = WaitView), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, body = WaitView))
 )]
 pub(super) async fn wait(
     State(api): State<Arc<Api>>,

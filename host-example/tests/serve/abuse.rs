@@ -230,8 +230,8 @@ impl Abuser {
     fn large_head(&mut self) -> Abuse {
         let further = match self.dice.below(4) {
             0 => "x-a: b\r\n".repeat(101 + self.dice.below(5_000)),
-            1 => format!("x-a: {}\r\n", "b".repeat(70_000)),
-            2 => format!("{}: b\r\n", "x".repeat(70_000)),
+            1 => format!("x-a: {}\r\n", "b".repeat(300_000)),
+            2 => format!("{}: b\r\n", "x".repeat(300_000)),
             _ => {
                 let path = format!("/{}", "a".repeat(66_000 + self.dice.below(50_000)));
                 return Abuse {

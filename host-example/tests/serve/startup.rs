@@ -8,7 +8,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::host::{Host, PROCTOR, isolated};
+use super::{
+    client::connect,
+    host::{Host, PROCTOR, isolated},
+};
 
 fn serve(directory: &TempDir, arguments: &[&str]) -> Output {
     let mut command = Command::new(PROCTOR);
@@ -84,4 +87,23 @@ fn the_settings_that_are_printed_are_those_that_hold_when_they_are_read_back() {
     for line in ["store = \"/s.db\"", "on_stop = \"wait\"", "max_streams = 7", "socket = \"/s.db.sock\""] {
         assert!(text.lines().any(|found| found == line), "expected {line}, found:\n{text}");
     }
+}
+
+#[test]
+fn a_low_limit_of_open_files_is_raised_to_what_the_connections_take() {
+    let host = Host::start_with(&[], |_, command| {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", r#"ulimit -Sn 100 && exec "$0" "$@""#]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        *command = limited;
+    });
+    let many: Vec<_> = (0..300).map(|_| connect(host.address).expect("a connection")).collect();
+    assert_eq!(host.get("/readyz").status, 200);
+    assert!(!host.said().contains("could not be taken"), "{}", host.said());
+    drop(many);
 }

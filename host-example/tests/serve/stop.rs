@@ -54,7 +54,7 @@ fn whoever_follows_is_told_of_the_stop_and_who_comes_is_refused() {
 
     // What was bound to the host has not outlived it, and whoever asks the next host is told.
     host.restart();
-    assert_eq!(host.outcome_of("owned")["status"], "abandoned");
+    assert_eq!(host.outcome_of("owned")["status"], "cancelled");
     assert_eq!(host.get("/api/v1/processes/outside").json()["status"], "running");
 }
 
@@ -105,7 +105,8 @@ fn a_second_signal_hurries() {
     assert_eq!(host.ended().code(), Some(0), "{}", host.said());
     assert!(!host.socket().exists());
     host.restart();
-    assert_eq!(host.outcome_of("endless")["status"], "abandoned");
+    let process = host.outcome_of("endless");
+    assert_eq!(process["status"], "failed", "it was not heard to the end: {process}");
 }
 
 #[test]

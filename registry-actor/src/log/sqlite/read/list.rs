@@ -354,12 +354,15 @@ mod tests {
         let all = "p USING INTEGER PRIMARY KEY (rowid<?)";
         let cases = [
             (any(), all),
-            (ProcessListFilter::default(), "processes_recent_by_status (status=? AND rowid<?)"),
+            (ProcessListFilter::default(), "processes_recent_by_status (status=? AND process_no<?)"),
             (
                 ProcessListFilter::of_status(ProcessStatusFilter::Failed),
-                "processes_recent_by_status (status=? AND rowid<?)",
+                "processes_recent_by_status (status=? AND process_no<?)",
             ),
-            (ProcessListFilter { label: Some("l".into()), ..any() }, "processes_recent_by_label (label=? AND rowid<?)"),
+            (
+                ProcessListFilter { label: Some("l".into()), ..any() },
+                "processes_recent_by_label (label=? AND process_no<?)",
+            ),
             (ProcessListFilter { tags: tags.into(), ..any() }, "process_tags_recent (tag=? AND process_no<?)"),
             (ProcessListFilter { kind: Some("k".into()), ..any() }, all),
             (ProcessListFilter { waiting: Some(true), ..any() }, all),
