@@ -171,7 +171,8 @@ async fn measure_load(
     let ratio = |figure: fn(&Slice) -> f64| {
         median(asked.iter().zip(&called).map(|(asked, called)| figure(asked) / figure(called)).collect())
     };
-    let (p50, p99): (fn(&Slice) -> f64, fn(&Slice) -> f64) = (|slice| slice.ack_us(0.50), |slice| slice.ack_us(0.99));
+    let p50 = |slice: &Slice| slice.ack_us(0.50);
+    let p99 = |slice: &Slice| slice.ack_us(0.99);
     Ok(RequestRow {
         operation: load.operation.name(),
         callers: load.callers,
@@ -335,6 +336,7 @@ impl Direct {
             env: Default::default(),
             env_names: Vec::new(),
             max_output_bytes: 1 << 20,
+            time_limit_ms: None,
         };
         let registration = command.registration(id.clone(), RecoveryDisposition::OwnerBound);
         self.host.registry.register_process(registration).await?;

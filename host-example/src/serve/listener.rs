@@ -223,7 +223,7 @@ where
     let ended = match ended {
         Some(ended) => ended,
         None => {
-            Pin::new(&mut connection).graceful_shutdown();
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
             poll_fn(|context| connection.poll_without_shutdown(context)).await
         }
     };
