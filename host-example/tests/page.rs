@@ -89,9 +89,9 @@ fn assert_no_gap_and_none_twice(browser: &mut Browser) {
             const id = decodeURIComponent(location.hash.slice('#/process/'.length));
             const stored = [];
             let after = 0;
+            const {{ get, processPath, withQuery }} = await import('/assets/api.js');
             do {{
-                const answer = await fetch(`/api/v1/processes/${{encodeURIComponent(id)}}/events?limit=1000&after=${{after}}`);
-                const page = await answer.json();
+                const page = await get(withQuery(processPath(id, '/events'), {{ limit: 1000, after }}));
                 stored.push(...page.events.filter((event) => event.event_type === 'command.output'));
                 after = page.next_after;
             }} while (after);
@@ -274,15 +274,13 @@ fn each_view_has_names_order_and_contrast_in_light_and_dark_wide_and_narrow() {
     browser.go(&host.link);
     browser.until(&format!("{ROWS}.length === 2"));
     let start = |argv: Value| {
-        let body = json!({ "process_id": argv[0], "command": { "argv": argv }, "tags": ["made"] }).to_string();
+        let body = json!({ "process_id": argv[0], "command": { "argv": argv }, "tags": ["made"] });
         format!(
-            "fetch('/api/v1/processes', {{ method: 'POST', headers: {{ 'content-type': 'application/json' }}, body: {} }})
-                .then(({{ status }}) => status)",
-            json!(body)
+            "import('/assets/api.js').then(({{ post }}) => post('/processes', {body})).then(({{ status }}) => status)"
         )
     };
-    assert_eq!(browser.evaluate(&start(json!(["sh", "-c", "echo fine; echo bad >&2; exit 3"]))), 201);
-    assert_eq!(browser.evaluate(&start(json!(["echo", "\u{1b}[31mred\u{1b}[0m \u{1b}[2mdim\u{1b}[0m"]))), 201);
+    assert_eq!(browser.evaluate(&start(json!(["sh", "-c", "echo fine; echo bad >&2; exit 3"]))), "running");
+    assert_eq!(browser.evaluate(&start(json!(["echo", "\u{1b}[31mred\u{1b}[0m \u{1b}[2mdim\u{1b}[0m"]))), "running");
     browser.until("document.querySelector('tbody .badge.failed') && document.querySelector('tbody .badge.completed')");
 
     let views = [
