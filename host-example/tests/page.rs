@@ -389,6 +389,28 @@ fn a_long_list_weighs_no_more_than_a_page_of_it() {
     browser.until(&format!("{ROWS}.join() === '#/process/{last}'"));
     let nodes = browser.evaluate("document.querySelectorAll('*').length").as_u64().expect("a number");
     assert!(nodes < 1_500, "{nodes} elements");
+
+    // Word of a change came while a search was under way, and cut it off: nothing was found, for ever.
+    browser.reload();
+    browser.press("Escape");
+    browser.until(&format!("{ROWS}.length === 50"));
+    browser.evaluate(
+        "window.held = [];
+         const ask = window.fetch;
+         window.fetch = (path, options) => path.includes('label=')
+             ? new Promise((resolve) => held.push(() => resolve(ask(path, options))))
+             : ask(path, options);
+         0",
+    );
+    browser.press("/");
+    browser.type_text(&last);
+    browser.until("held.length === 1");
+    // A change is looked at within this time; were it longer, this would find less.
+    browser.evaluate(
+        "document.dispatchEvent(new Event('visibilitychange')), new Promise((resolve) => setTimeout(resolve, 1500))",
+    );
+    browser.evaluate("held.forEach((goOn) => goOn())");
+    browser.until(&format!("{ROWS}.join() === '#/process/{last}'"));
     assert_eq!(browser.problems(), Vec::<String>::new());
 }
 
