@@ -4,6 +4,17 @@ import { noteHostTime } from "./time_text.js";
 
 const BASE = "/api/v1";
 
+/** What shows that this page was let in, beside the cookie: kept for this address and port alone. */
+const SESSION = "proctor.session";
+
+/** Keeps the session that the link has left behind `#`, and takes it out of the address. */
+export function takeSession() {
+  const found = location.hash.match(/^#session=([\w-]+)$/);
+  if (!found) return;
+  localStorage.setItem(SESSION, found[1]);
+  history.replaceState(null, "", "#/");
+}
+
 /** An answer that is a problem document, or no answer at all (status 0). */
 export class ApiProblem extends Error {
   constructor(status, problem) {
@@ -33,7 +44,8 @@ function tell(answer) {
 export async function request(path, options = {}) {
   let response;
   try {
-    response = await fetch(BASE + path, { cache: "no-store", ...options });
+    const headers = { "x-proctor-session": localStorage.getItem(SESSION) ?? "", ...options.headers };
+    response = await fetch(BASE + path, { cache: "no-store", ...options, headers });
   } catch (error) {
     if (options.signal?.aborted) throw error;
     tell("unreachable");

@@ -1,12 +1,14 @@
 // The page: which view is shown, whether this browser is let in, and the keys that work everywhere.
 
-import { get, onAnswer } from "./api.js";
+import { get, onAnswer, takeSession } from "./api.js";
 import { AttentionView } from "./attention_view.js";
 import { tellInDialog } from "./dialog.js";
 import { announce, el, setText } from "./dom.js";
 import { ListView, placeOf } from "./list_view.js";
 import { ProcessView } from "./process_view.js";
 import { askForCommand } from "./start_dialog.js";
+
+takeSession();
 
 const main = document.getElementById("main");
 let view;

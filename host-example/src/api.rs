@@ -42,6 +42,7 @@ use awaiter::{ProcessAwaiter, ProcessChangeHub};
 use axum::{
     Extension, Router,
     extract::DefaultBodyLimit,
+    http::{HeaderName, HeaderValue, header},
     middleware::{from_fn, from_fn_with_state},
     response::IntoResponse,
     routing::get,
@@ -52,6 +53,7 @@ use tower_http::{
     catch_panic::CatchPanicLayer,
     limit::RequestBodyLimitLayer,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+    set_header::SetResponseHeaderLayer,
     timeout::RequestBodyDeadlineLayer,
 };
 use utoipa::{
@@ -267,11 +269,20 @@ pub(crate) fn for_local_peers(router: Router) -> Router {
     finished(router.layer(Extension(LocalPeer)))
 }
 
+/// A header of every answer that does not have another one.
+fn unless_said(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
+    SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+}
+
 /// The layers outside of everything else: the ids of requests, and the problems.
 fn finished(router: Router) -> Router {
     router
         .layer(from_fn(problem::write_problems))
         .layer(from_fn(request_log::note))
+        .layer(unless_said(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(unless_said(header::CACHE_CONTROL, "no-store"))
+        .layer(unless_said(header::REFERRER_POLICY, "no-referrer"))
+        .layer(unless_said(HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
         .layer(PropagateRequestIdLayer::new(problem::REQUEST_ID))
         .layer(SetRequestIdLayer::new(problem::REQUEST_ID, MakeRequestUuid))
 }

@@ -14,7 +14,8 @@ mod remains;
 
 pub(crate) use display::Display;
 pub(crate) use outcome::{
-    CancelCause, DEADLINE_EXIT_CODE, DEADLINE_PASSED, Ending, FAILED_EXIT_CODE, Repetition, exit_code_of, summary,
+    CancelCause, DEADLINE_EXIT_CODE, DEADLINE_PASSED, Ending, FAILED_EXIT_CODE, Repetition, exit_code_of, printable,
+    summary,
 };
 pub(crate) use pump::Audience;
 pub(crate) use remains::PastAttempts;

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use crate::{
     attempt::{Attempt, Audience, Course, Display, PastAttempts, Repetition},
+    command_policy::CommandPolicy,
     command_process::{CommandProcess, NotRunnable},
     failure::{Failure, FailureKind},
     interrupt::Interrupts,
@@ -39,8 +40,8 @@ enum Role {
     Own(OwnAttempts),
     /// Those that earlier hosts have left.
     Recovered,
-    /// Those of the host that stays.
-    Served,
+    /// Those of the host that stays, as far as it may start them.
+    Served(CommandPolicy),
 }
 
 /// What the attempts at our own command came to. Clones are one.
@@ -69,8 +70,8 @@ impl CommandExecutor {
     }
 
     /// Runs what is started at a host that stays; its output goes to the store.
-    pub(crate) fn of_served(interrupts: Interrupts) -> Self {
-        Self { interrupts, role: Role::Served, hindrances: Hindrances::default() }
+    pub(crate) fn of_served(interrupts: Interrupts, policy: CommandPolicy) -> Self {
+        Self { interrupts, role: Role::Served(policy), hindrances: Hindrances::default() }
     }
 
     /// What stood in the way of processes.
@@ -78,15 +79,28 @@ impl CommandExecutor {
         self.hindrances.clone()
     }
 
+    /// A command that can be run here, with the values that are not stored. One that came with the store is looked at like any other.
+    fn runnable(&self, record: &ProcessRecord) -> Result<(CommandProcess, Vec<(OsString, OsString)>), NotRunnable> {
+        let command = CommandProcess::from_registration(&record.registration)?;
+        if let Role::Served(policy) = &self.role
+            && let Some(reason) = policy.refusal(&command)
+        {
+            return Err(NotRunnable::NotAllowed { reason });
+        }
+        let environment = command.environment()?;
+        Ok((command, environment))
+    }
+
     fn audience(&self) -> Audience {
         match &self.role {
             Role::Own(attempts) => attempts.own().display.clone().map_or(Audience::Nobody, Audience::Caller),
-            Role::Recovered | Role::Served => Audience::Nobody,
+            Role::Recovered | Role::Served(_) => Audience::Nobody,
         }
     }
 
     async fn attempt(&self, run: Arc<dyn ProcessRun>) -> Result<Course, Failure> {
-        let (command, environment) = runnable(run.record())
+        let (command, environment) = self
+            .runnable(run.record())
             .map_err(|reason| Failure::new(FailureKind::Unavailable, format!("it cannot be run: {reason}")))?;
         let (audience, interrupts) = (self.audience(), self.interrupts.clone());
         Attempt { run, command, environment, audience, interrupts }.make().await
@@ -100,7 +114,7 @@ impl CommandExecutor {
                 attempts.note(Err(Failure::new(FailureKind::Temporary, line)));
             }
             Role::Recovered => say(format_args!("recovery: `{id}` is stopped, the next host runs it again")),
-            Role::Served => tracing::info!(process_id = %id, "stopped, the next host runs it again"),
+            Role::Served(_) => tracing::info!(process_id = %id, "stopped, the next host runs it again"),
         }
     }
 
@@ -112,7 +126,9 @@ impl CommandExecutor {
                 say(format_args!("recovery: `{}` has no outcome: {failure}", run.record().id()));
             }
             Role::Recovered => {}
-            Role::Served => tracing::warn!(process_id = %run.record().id(), %failure, "an attempt could not be made"),
+            Role::Served(_) => {
+                tracing::warn!(process_id = %run.record().id(), %failure, "an attempt could not be made")
+            }
         }
     }
 }
@@ -146,7 +162,7 @@ impl ProcessExecutor for CommandExecutor {
     }
 
     fn cannot_run(&self, record: &ProcessRecord) -> Option<String> {
-        runnable(record).err().map(|reason| reason.to_string())
+        self.runnable(record).err().map(|reason| reason.to_string())
     }
 
     async fn end_remains(&self, process: RemainsOf<'_>) -> Result<Option<Value>, RemainsError> {
@@ -210,13 +226,6 @@ impl Hindrances {
     fn forget(&self, process_id: &ProcessId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(process_id);
     }
-}
-
-/// A command that can be run here, with the values that are not stored.
-fn runnable(record: &ProcessRecord) -> Result<(CommandProcess, Vec<(OsString, OsString)>), NotRunnable> {
-    let command = CommandProcess::from_registration(&record.registration)?;
-    let environment = command.environment()?;
-    Ok((command, environment))
 }
 
 fn repetition_after(attempt: u32, record: &ProcessRecord) -> Repetition {

@@ -59,6 +59,12 @@ pub(crate) enum NotRunnable {
         /// What does not fit.
         reason: String,
     },
+    /// This host may not start it.
+    #[error("{reason}")]
+    NotAllowed {
+        /// Why.
+        reason: String,
+    },
     /// A value that was not stored is not there either.
     #[error("the environment variable `{name}` that it needs is not set")]
     MissingVariable {

@@ -13,9 +13,9 @@ use registry_actor::{
 use serde_json::json;
 
 use crate::{
-    command_executor::CommandExecutor, command_process::COMMAND_KIND, duration_text, failure::Failure,
-    interrupt::Interrupts, place_choice::PlaceChoice, process_source::ProcessSource, process_view, sheet::Sheet,
-    store::StoreReader, time_text,
+    attempt::printable, command_executor::CommandExecutor, command_process::COMMAND_KIND, duration_text,
+    failure::Failure, interrupt::Interrupts, place_choice::PlaceChoice, process_source::ProcessSource, process_view,
+    sheet::Sheet, store::StoreReader, time_text,
 };
 
 /// The exit code when the process is stuck: somebody has to do something.
@@ -127,7 +127,7 @@ pub(crate) fn in_words(step: &ExplainedStep) -> String {
         }
         ExplainedStep::RetryDue { wait_ms, failure } => {
             let wait = duration_text::of_ms(*wait_ms);
-            format!("its next attempt is due in {wait}; the last one failed ({})", failure.message)
+            format!("its next attempt is due in {wait}; the last one failed ({})", printable(&failure.message))
         }
         ExplainedStep::ExternalOwner => "it is owned elsewhere, and closed from there".to_owned(),
         ExplainedStep::Executor { kind } => format!("a host that runs processes of kind `{kind}` takes it up"),

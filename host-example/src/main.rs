@@ -11,6 +11,7 @@ mod cli;
 mod client;
 mod command_args;
 mod command_executor;
+mod command_policy;
 mod command_process;
 mod completions;
 mod copy_progress;

@@ -8,7 +8,16 @@ mod listener;
 mod log_output;
 pub(crate) mod open_files;
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    fs::{self, DirBuilder},
+    io::IsTerminal,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use registry_actor::{
     actor::SystemClock,
@@ -33,7 +42,7 @@ use crate::{
     command_executor::CommandExecutor,
     command_process::COMMAND_KIND,
     failure::{Failure, FailureKind},
-    host::Host,
+    host::{DRAIN_PATIENCE, Host},
     interrupt::Interrupts,
     notice::say,
     recovery::worker_failure,
@@ -58,18 +67,32 @@ pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     api::metrics::start_collecting()?;
     let interrupts = Interrupts::listen()
         .map_err(|error| Failure::new(FailureKind::System, format!("cannot handle signals: {error}")))?;
-    if let Some(directory) = config.store.parent() {
-        std::fs::create_dir_all(directory).map_err(|error| {
-            let line = format!("cannot create the directory {}: {error}", directory.display());
-            Failure::new(FailureKind::CannotCreate, line)
-        })?;
-    }
+    prepare_place(&config.store)?;
     let store = OwnedStore::take(&config.store).map_err(Failure::from)?;
     let host = Host::start(store, "serve").await?;
     let served = serve(&host, config, &interrupts).await;
     host.shut_down().await;
     tracing::info!("the host has stopped");
     served.map(|()| ExitCode::SUCCESS)
+}
+
+/// Makes the directory of a store, and looks whose store it is: another user's would have us start whatever he has put into it.
+fn prepare_place(store: &Path) -> Result<(), Failure> {
+    if let Some(directory) = store.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| {
+            let line = format!("cannot create the directory {}: {error}", directory.display());
+            Failure::new(FailureKind::CannotCreate, line)
+        })?;
+    }
+    let own = rustix::process::geteuid().as_raw();
+    match fs::metadata(store) {
+        Ok(found) if found.uid() != own => {
+            let line =
+                format!("store {} belongs to the user {}, and this host is of {own}", store.display(), found.uid());
+            Err(Failure::new(FailureKind::Unavailable, line))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn serve(host: &Host, mut config: ServeConfig, interrupts: &Interrupts) -> Result<(), Failure> {
@@ -113,7 +136,8 @@ async fn stop(api: &Api, worker: &Worker, retention: Option<&Retention>, serving
         worker.begin_no_more();
         drop(timeout_at(until, worker.idle()).await);
     }
-    let left = until.saturating_duration_since(Instant::now());
+    // Each command has its grace, however long others were waited for.
+    let left = until.saturating_duration_since(Instant::now()).max(DRAIN_PATIENCE);
     if let Err(error) = worker.drain_owner_bound_work(left).await {
         tracing::warn!(%error, "what is bound to this host is left to the next one");
     }
@@ -129,7 +153,8 @@ async fn stop(api: &Api, worker: &Worker, retention: Option<&Retention>, serving
 async fn start_worker(host: &Host, config: &ServeConfig, interrupts: &Interrupts) -> Result<Worker, Failure> {
     let mut options = host.worker_options()?;
     options.concurrent_runs = config.concurrent_runs;
-    let executors = ProcessExecutors::default().with(COMMAND_KIND, CommandExecutor::of_served(interrupts.clone()));
+    let executor = CommandExecutor::of_served(interrupts.clone(), config.command_policy());
+    let executors = ProcessExecutors::default().with(COMMAND_KIND, executor);
     let registry = Arc::new(host.registry.clone()) as Arc<dyn ProcessRegistry>;
     Worker::start(registry, executors, options).await.map_err(worker_failure)
 }
@@ -143,14 +168,19 @@ fn start_retention(host: &Host, age: Duration) -> Result<Retention, Failure> {
     Ok(Retention::start(registry, policy, schedule, Arc::new(SystemClock), Arc::new(NoProjection)))
 }
 
-/// Tells people where the host is, and how a browser comes in.
+/// Tells people where the host is, and how a browser comes in. What is not a terminal may be kept, and read by others: there is no link
+/// in it.
 fn announce(api: &Api, address: SocketAddr) -> Result<(), Failure> {
-    let no_randomness = |error| Failure::new(FailureKind::System, format!("no randomness for a link: {error}"));
-    let code = api.login_codes.create(std::time::Instant::now()).map_err(no_randomness)?;
     say(format_args!("store {}", api.config.store.display()));
     say(format_args!("command line at {}", api.config.socket.display()));
-    if let Some(code) = code {
-        say(format_args!("page at http://{address}{} (good once, for ten minutes)", login::path_of(&code)));
+    say(format_args!("page at http://{address}/"));
+    if !std::io::stderr().is_terminal() {
+        say("`proctor open` prints a link by which a browser comes in");
+        return Ok(());
+    }
+    let no_randomness = |error| Failure::new(FailureKind::System, format!("no randomness for a link: {error}"));
+    if let Some(code) = api.login_codes.create(std::time::Instant::now()).map_err(no_randomness)? {
+        say(format_args!("come in by http://{address}{} (good once, for ten minutes)", login::path_of(&code)));
     }
     Ok(())
 }

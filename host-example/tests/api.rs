@@ -83,8 +83,7 @@ impl Server {
         let line = lines.by_ref().map(|line| line.expect("a line")).find(|line| line.contains(page));
         let line = line.expect("the host says where it is");
         let (_, url) = line.split_once(page).expect("an address");
-        let (root, _) = url.split_once("/login/").expect("a link");
-        let root = root.to_owned();
+        let root = url.trim_end_matches('/').to_owned();
         // Nobody reads the log of the host, and a full pipe would hold it up.
         thread::spawn(move || lines.for_each(drop));
         let client = Client::builder().no_proxy().timeout(BOUND).build().expect("a client");

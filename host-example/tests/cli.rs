@@ -96,7 +96,7 @@ impl Sandbox {
         let url = loop {
             let line = lines.next().expect("the host comes up").expect("a line");
             if let Some((_, page)) = line.split_once("page at ") {
-                break page.split("/login/").next().expect("an address").to_owned();
+                break page.trim_end_matches('/').to_owned();
             }
         };
         // What is logged later must find a reader.

@@ -46,8 +46,8 @@ impl Serving {
         let base = loop {
             let mut line = String::new();
             assert_ne!(stderr.read_line(&mut line).expect("a line"), 0, "it came up: {lines:?}");
-            let page = line.split_once("page at ").and_then(|(_, page)| page.split_once("/login/"));
-            let base = page.map(|(base, _)| base.to_owned());
+            let page = line.trim_end().split_once("page at ");
+            let base = page.map(|(_, page)| page.trim_end_matches('/').to_owned());
             lines.push(line);
             if let Some(base) = base {
                 break base;

@@ -12,15 +12,19 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use axum_extra::extract::cookie::{Cookie, SameSite, SignedCookieJar};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use sha2::{Digest, Sha256};
+use time::Duration;
 
 use super::{Api, problem::Problem};
-use crate::serve::credentials::{Caller, Scope};
+use crate::serve::credentials::{Caller, Scope, random_text};
 
-/// The cookie of a browser that was let in.
-const SESSION_COOKIE: &str = "proctor_session";
+/// The header by which the page shows that it is the one that was let in. Cookies go to every port of a machine; what a page keeps is for
+/// its own port alone.
+const SESSION_HEADER: &str = "x-proctor-session";
 
-/// How long a browser stays let in, in seconds.
-const SESSION_SECONDS: i64 = 30 * 24 * 3600;
+/// How long a browser stays let in, in days.
+const SESSION_DAYS: i64 = 30;
 
 /// Marks requests that came through the Unix socket, whose peer was checked when it connected.
 #[derive(Clone, Copy, Debug)]
@@ -50,22 +54,39 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(secret.trim())
 }
 
+/// A browser that was let in has both: the cookie, which is signed and names the secret by its digest, and the secret.
 fn browser(api: &Api, headers: &HeaderMap) -> Option<Caller> {
-    let cookie = SignedCookieJar::from_headers(headers, api.credentials.key().clone()).get(SESSION_COOKIE)?;
-    let expires_at: i64 = cookie.value().parse().ok()?;
-    let is_live = expires_at > jiff::Timestamp::now().as_second();
-    is_live.then(|| Caller { name: "browser".to_owned(), scope: Scope::Operate })
+    let secret = headers.get(SESSION_HEADER)?.to_str().ok()?;
+    let jar = SignedCookieJar::from_headers(headers, api.credentials.key().clone());
+    let cookie = jar.get(&cookie_name(api))?;
+    let (expires_at, digest) = cookie.value().split_once('.')?;
+    let is_live = expires_at.parse::<i64>().ok()? > jiff::Timestamp::now().as_second();
+    (is_live && digest == digest_of(secret)).then(|| Caller { name: "browser".to_owned(), scope: Scope::Operate })
 }
 
-/// The cookies that let a browser in.
-pub(crate) fn let_browser_in(api: &Api) -> SignedCookieJar {
-    let expires_at = jiff::Timestamp::now().as_second() + SESSION_SECONDS;
-    let mut cookie = Cookie::new(SESSION_COOKIE, expires_at.to_string());
+/// Lets a browser in: the cookies that it gets, and the secret that its page keeps.
+///
+/// # Errors
+/// When the system gives no randomness.
+pub(crate) fn let_browser_in(api: &Api) -> Result<(SignedCookieJar, String), getrandom::Error> {
+    let secret = random_text::<24>()?;
+    let life = Duration::days(SESSION_DAYS);
+    let expires_at = jiff::Timestamp::now().as_second() + life.whole_seconds();
+    let mut cookie = Cookie::new(cookie_name(api), format!("{expires_at}.{}", digest_of(&secret)));
     cookie.set_path("/");
     cookie.set_http_only(true);
     cookie.set_same_site(SameSite::Strict);
-    cookie.make_permanent();
-    SignedCookieJar::new(api.credentials.key().clone()).add(cookie)
+    cookie.set_max_age(life);
+    Ok((SignedCookieJar::new(api.credentials.key().clone()).add(cookie), secret))
+}
+
+/// Hosts at several ports of one name must not take each other's place.
+fn cookie_name(api: &Api) -> String {
+    format!("proctor_session_{}", api.config.listen.port())
+}
+
+fn digest_of(secret: &str) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(secret.as_bytes()))
 }
 
 /// Lets those pass whose scope holds this one.

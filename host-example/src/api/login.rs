@@ -11,7 +11,7 @@ use std::{
 use axum::{
     Router,
     extract::State,
-    http::StatusCode,
+    http::{Method, StatusCode},
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
@@ -68,12 +68,20 @@ pub(crate) fn path_of(code: &str) -> String {
     format!("/login/{code}")
 }
 
-async fn enter(State(api): State<Arc<Api>>, Path(code): Path<String>) -> Response {
+async fn enter(State(api): State<Arc<Api>>, method: Method, Path(code): Path<String>) -> Response {
+    // Who only looks what is there must not use the link up.
+    if method != Method::GET {
+        return Problem::method_not_allowed().into_response();
+    }
     if !api.login_codes.take(&code, Instant::now()) {
         let detail = "this link was used or is too old; `proctor open` makes another one";
         return Problem::new(StatusCode::FORBIDDEN, "link_used", detail).into_response();
     }
-    (access::let_browser_in(&api), Redirect::to("/")).into_response()
+    match access::let_browser_in(&api) {
+        // What is behind `#` is for the page alone: it is not sent, and no log has it.
+        Ok((cookies, secret)) => (cookies, Redirect::to(&format!("/#session={secret}"))).into_response(),
+        Err(error) => Problem::internal(error.to_string()).into_response(),
+    }
 }
 
 /// A link that lets a browser in.

@@ -216,7 +216,7 @@ pub(super) async fn known_to(registry: &dyn ProcessRegistry, id: &ProcessId) -> 
 )]
 pub(super) async fn start(State(api): State<Arc<Api>>, Json(request): Json<StartRequest>) -> Result<Response, Problem> {
     let random = getrandom::u32().map_err(|error| Problem::internal(error.to_string()))?;
-    let registration = request.registration(api.config.allow_command.as_ref(), Timestamp::now(), random)?;
+    let registration = request.registration(&api.config.command_policy(), Timestamp::now(), random)?;
     let id = registration.id.clone();
     let receipt = api.host.registry.execute(&id, Command::Register { registration: Box::new(registration) }).await?;
     let record = receipt.record.ok_or_else(|| Problem::internal("the registry answered without the process"))?;

@@ -15,7 +15,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{extract::process_id, problem::Problem, session_routes::ScopeView};
-use crate::{command_process::CommandProcess, default_id::default_id};
+use crate::{command_policy::CommandPolicy, command_process::CommandProcess, default_id::default_id};
 
 use host_example::output::DEFAULT_MAX_OUTPUT_BYTES;
 
@@ -118,7 +118,7 @@ impl StartRequest {
     /// What makes no sense, or is not allowed here.
     pub(crate) fn registration(
         self,
-        allowed: Option<&BTreeSet<String>>,
+        policy: &CommandPolicy,
         now: jiff::Timestamp,
         random: u32,
     ) -> Result<ProcessRegistration, Problem> {
@@ -136,7 +136,7 @@ impl StartRequest {
                 if disposition == RecoveryDisposition::ExternallyOwned {
                     return Err(Problem::invalid("a command is run here: expected `rerunnable` or `owner_bound`"));
                 }
-                let command = command.command(allowed)?;
+                let command = command.command(policy)?;
                 let id = id_or(command.argv.first().map_or("", String::as_str))?;
                 command.registration(id, disposition)
             }
@@ -182,15 +182,9 @@ impl StartRequest {
 }
 
 impl CommandRequest {
-    fn command(self, allowed: Option<&BTreeSet<String>>) -> Result<CommandProcess, Problem> {
-        let Some(program) = self.argv.first() else {
+    fn command(self, policy: &CommandPolicy) -> Result<CommandProcess, Problem> {
+        if self.argv.is_empty() {
             return Err(Problem::invalid("expected a program in `argv`, found none"));
-        };
-        if let Some(allowed) = allowed
-            && !allowed.contains(program)
-        {
-            let detail = format!("this host does not start `{program}`; `--allow-command` adds programs");
-            return Err(Problem::new(StatusCode::FORBIDDEN, "command_not_allowed", detail));
         }
         let cwd = match self.cwd {
             Some(cwd) => cwd,
@@ -211,13 +205,17 @@ impl CommandRequest {
         if self.argv.iter().chain(self.env.values()).chain([&cwd]).any(has_nul) {
             return Err(Problem::invalid("no word of a command can hold a NUL character"));
         }
-        Ok(CommandProcess {
+        let command = CommandProcess {
             argv: self.argv,
             cwd,
             env: self.env,
             env_names: self.env_names.into_iter().collect(),
             max_output_bytes: self.max_output_bytes.unwrap_or(DEFAULT_MAX_OUTPUT_BYTES),
             time_limit_ms: self.time_limit_ms,
-        })
+        };
+        match policy.refusal(&command) {
+            None => Ok(command),
+            Some(detail) => Err(Problem::new(StatusCode::FORBIDDEN, "command_not_allowed", detail)),
+        }
     }
 }

@@ -202,13 +202,21 @@ pub(crate) fn summary(outcome: &ProcessAwaitOutput) -> String {
     match outcome {
         ProcessAwaitOutput::Success { .. } => state.to_string(),
         ProcessAwaitOutput::Failure { message, .. } | ProcessAwaitOutput::Cancelled { message, .. } => {
-            format!("{state} ({message})")
+            format!("{state} ({})", printable(message))
         }
         ProcessAwaitOutput::Abandoned { evidence, .. } => match &evidence.owner {
             Some(owner) => format!("{state} (its host {} is dead)", owner.owner_id),
             None => state.to_string(),
         },
     }
+}
+
+/// A text that does nothing to a terminal.
+pub(crate) fn printable(text: &str) -> String {
+    let shown = |character: char| {
+        if character.is_control() { character.escape_default().to_string() } else { character.into() }
+    };
+    text.chars().map(shown).collect()
 }
 
 /// What a shell is to see of a process that has ended, by its outcome alone, wherever it ran: as `proctor run` would have

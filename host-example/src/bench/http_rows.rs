@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     command_executor::CommandExecutor,
+    command_policy::CommandPolicy,
     command_process::{COMMAND_KIND, CommandProcess},
     host::Host,
     interrupt::Interrupts,
@@ -302,7 +303,8 @@ impl Direct {
         let host = Host::start(store, "bench").await.map_err(anyhow::Error::msg)?;
         let mut options = host.worker_options().map_err(anyhow::Error::msg)?;
         options.concurrent_runs = CONCURRENT_RUNS;
-        let executors = ProcessExecutors::default().with(COMMAND_KIND, CommandExecutor::of_served(Interrupts::none()));
+        let executors = ProcessExecutors::default()
+            .with(COMMAND_KIND, CommandExecutor::of_served(Interrupts::none(), CommandPolicy::new(None)));
         let registry = Arc::new(host.registry.clone()) as Arc<dyn ProcessRegistry>;
         let worker = Worker::start(Arc::clone(&registry), executors, options).await?;
         let direct = Self { host, worker, awaiter: ProcessAwaiter::attached(registry), known: ProcessId::new(KNOWN)? };

@@ -16,6 +16,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    command_policy::CommandPolicy,
     duration_text,
     failure::{Failure, FailureKind},
     store_set::StoreSet,
@@ -23,6 +24,9 @@ use crate::{
 
 /// Where HTTP is served unless said otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:7117";
+
+/// The most of anything that is counted at the same time.
+const MOST: usize = 1 << 30;
 
 /// The settings that may come from a flag, a variable or the file; the same names everywhere.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -41,8 +45,8 @@ pub(crate) struct ServeSettings {
     /// A further name by which browsers and clients may call this host, such as `proctor.example:7117`; may be given several times.
     #[arg(long = "allow-host", value_name = "NAME[:PORT]", env = "PROCTOR_ALLOW_HOST", value_delimiter = ',')]
     allow_host: Option<Vec<String>>,
-    /// A program that may be started, by name or path as it is written in the command; may be given several times. By default any on
-    /// loopback, and none elsewhere.
+    /// A program that may be started, by its name or its whole path as it is written in the command, and then without variables of the
+    /// caller; may be given several times. By default any on loopback, and none elsewhere.
     #[arg(long = "allow-command", value_name = "PROGRAM", env = "PROCTOR_ALLOW_COMMAND", value_delimiter = ',')]
     allow_command: Option<Vec<String>>,
     /// How many commands run at the same time. By default 4.
@@ -51,7 +55,7 @@ pub(crate) struct ServeSettings {
     /// What becomes of running commands when the host is stopped: `cancel` ends them, `wait` lets them end first. By default `cancel`.
     #[arg(long, value_name = "WHAT", env = "PROCTOR_ON_STOP")]
     on_stop: Option<OnStop>,
-    /// How long a stop may wait for commands and connections, such as `30s`. By default 30s.
+    /// How long a stop may wait for commands and connections, such as `30s`; a command that is asked to end then has its grace all the same. By default 30s.
     #[arg(long, value_name = "DURATION", env = "PROCTOR_STOP_PATIENCE")]
     stop_patience: Option<Span>,
     /// How long ended processes are kept, such as `30d`: the older ones are pruned every hour. By default for ever.
@@ -172,6 +176,13 @@ impl From<Span> for String {
     }
 }
 
+impl ServeConfig {
+    /// Which commands may be started.
+    pub(crate) fn command_policy(&self) -> CommandPolicy {
+        CommandPolicy::new(self.allow_command.clone())
+    }
+}
+
 impl ServeArgs {
     /// The settings that hold.
     ///
@@ -228,6 +239,9 @@ impl ServeSettings {
         };
         let at_least_one = |name: &str, value: usize| match value {
             0 => Err(Failure::new(FailureKind::Usage, format!("{name} has to be at least 1, got 0"))),
+            value if value > MOST => {
+                Err(Failure::new(FailureKind::Usage, format!("{name} has to be at most {MOST}, got {value}")))
+            }
             value => Ok(value),
         };
         Ok(ServeConfig {

@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{ErrorKind, Write},
+    io::{ErrorKind, Read, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -12,6 +12,7 @@ use std::{
 use axum_extra::extract::cookie::Key;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use clap::ValueEnum;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
@@ -151,7 +152,20 @@ fn create(path: &Path) -> std::io::Result<()> {
 fn read(path: &Path) -> Result<CredentialsFile, Failure> {
     let unreadable =
         |error| Failure::new(FailureKind::Io, format!("cannot read the tokens {}: {error}", path.display()));
-    let mode = fs::metadata(path).map_err(unreadable)?.mode() & 0o777;
+    // What is looked at is what is read, and no other file by way of a link.
+    let mut file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)
+        .map_err(unreadable)?;
+    let found = file.metadata().map_err(unreadable)?;
+    let own = rustix::process::geteuid().as_raw();
+    if found.uid() != own {
+        let line =
+            format!("the tokens {} belong to the user {}, and this host is of {own}", path.display(), found.uid());
+        return Err(Failure::new(FailureKind::Unavailable, line));
+    }
+    let mode = found.mode() & 0o777;
     if mode & 0o077 != 0 {
         let line = format!(
             "others may read the tokens {}: expected mode 600, found {mode:o}; use `chmod 600`",
@@ -159,7 +173,9 @@ fn read(path: &Path) -> Result<CredentialsFile, Failure> {
         );
         return Err(Failure::new(FailureKind::Unavailable, line));
     }
-    toml::from_str(&fs::read_to_string(path).map_err(unreadable)?).map_err(|error| {
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(unreadable)?;
+    toml::from_str(&text).map_err(|error| {
         // The error of the parser would show the line, and with it the secret.
         Failure::new(FailureKind::Data, format!("tokens {}: {}", path.display(), error.message()))
     })

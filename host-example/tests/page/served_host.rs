@@ -66,16 +66,18 @@ impl ServedHost {
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("a host");
         let mut lines = BufReader::new(child.stderr.take().expect("its words")).lines();
-        let link = loop {
+        let place = loop {
             let line = lines.next().expect("a host that comes up").expect("a line");
             if let Some((_, rest)) = line.split_once("page at ") {
-                break rest.split(' ').next().expect("a link").to_owned();
+                break rest.to_owned();
             }
         };
         // What it says further is not needed, but somebody has to take it.
         thread::spawn(move || lines.for_each(drop));
-        self.address = link.split('/').nth(2).expect("an address").to_owned();
-        self.link = link;
+        self.address = place.split('/').nth(2).expect("an address").to_owned();
+        let opened = Command::new(env!("CARGO_BIN_EXE_proctor")).args(["open", "--store"]).arg(self.store()).output();
+        let link = String::from_utf8(opened.expect("a link").stdout).expect("text");
+        self.link = link.trim_end().to_owned();
         self.child = Some(child);
     }
 
