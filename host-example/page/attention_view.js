@@ -1,7 +1,7 @@
 // What will not end by itself: processes that are stuck, and those whose actors are quarantined.
 
 import { get, offers, processPath, withQuery } from "./api.js";
-import { el } from "./dom.js";
+import { el, withCode } from "./dom.js";
 import { placeOf } from "./list_view.js";
 import { ago, full, sentence } from "./time_text.js";
 
@@ -73,7 +73,7 @@ export class AttentionView {
     this.#found += 1;
     this.#list.append(el("article", { class: "stuck" },
       el("h2", {}, el("a", { href: placeOf(explanation.process_id) }, explanation.process_id)),
-      el("p", {}, sentence(explanation.next)),
+      el("p", {}, withCode(sentence(explanation.next))),
       el("p", { class: "muted" }, `${sentence(explanation.rule)} Since ${full(explanation.since_ms)}, ${ago(explanation.since_ms)}.`)));
   }
 

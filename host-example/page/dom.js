@@ -28,6 +28,11 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** The text as nodes, with what stands between backticks as code. */
+export function withCode(text) {
+  return text.split("`").map((part, at) => (at % 2 ? el("code", {}, part) : document.createTextNode(part)));
+}
+
 /** Gives an element these children; those that are equal stay, and with them the focus and what is selected. */
 export function renew(parent, children) {
   const old = [...parent.childNodes];
@@ -46,18 +51,31 @@ export function badge(status) {
   return el("span", { class: `badge ${status}` }, status);
 }
 
-/** Calls `later` once, at most so often; the last call is never lost. */
+/** Calls `later` at most so often, and never while what it does is under way; the last call is never lost. */
 export function throttled(later, pauseMs) {
   let timer;
   let last = -Infinity;
-  const run = () => {
+  let isUnderWay = false;
+  let isCalled = false;
+  const run = async () => {
     timer = undefined;
     last = performance.now();
-    later();
+    isUnderWay = true;
+    isCalled = false;
+    try {
+      await later();
+    } finally {
+      isUnderWay = false;
+      if (isCalled) call();
+    }
   };
   const call = () => {
-    timer ??= setTimeout(run, Math.max(0, last + pauseMs - performance.now()));
+    isCalled = true;
+    if (!isUnderWay) timer ??= setTimeout(run, Math.max(0, last + pauseMs - performance.now()));
   };
-  call.stop = () => clearTimeout(timer);
+  call.stop = () => {
+    clearTimeout(timer);
+    isCalled = false;
+  };
   return call;
 }

@@ -28,6 +28,7 @@ export class ListView {
   #filter;
   #ending = new AbortController();
   #reading;
+  #asked;
   #rows = new Map();
   #before = [];
   #after;
@@ -37,7 +38,11 @@ export class ListView {
   #parts = {};
   #clock;
   #figures = new HostFigures();
-  #refresh = throttled(() => this.#read(), REFRESH_MS);
+  // A read that somebody asked for is not cut off by word of a change: that is followed afterwards.
+  #refresh = throttled(async () => {
+    await this.#asked;
+    await this.#read();
+  }, REFRESH_MS);
 
   constructor(root, query) {
     this.#root = root;
@@ -133,7 +138,7 @@ export class ListView {
     this.#before = [];
     this.#after = undefined;
     this.#search = undefined;
-    this.#read("announce");
+    this.#ask();
   }
 
   #leaveSearch() {
@@ -150,10 +155,19 @@ export class ListView {
     } else if (pages < 0 && this.#before.length) {
       this.#after = this.#before.pop();
     } else return;
-    this.#read("announce").then(() => {
+    this.#ask().then(() => {
       this.#root.scrollIntoView({ block: "start" });
       this.#firstLink()?.focus({ preventScroll: true });
     });
+  }
+
+  /** Reads what somebody wants to see now. */
+  #ask() {
+    const asked = this.#read("announce").finally(() => {
+      if (this.#asked === asked) this.#asked = undefined;
+    });
+    this.#asked = asked;
+    return asked;
   }
 
   async #read(manner) {
@@ -162,11 +176,11 @@ export class ListView {
     const { q, ...filter } = this.#filter;
     try {
       if (q) {
-        const isNew = !this.#search;
-        const search = (this.#search ??= new ProcessSearch(q, filter, this.#order));
-        if (isNew) await search.begin(reading.signal);
-        else await this.#renew(search, reading.signal);
+        const search = this.#search ?? new ProcessSearch(q, filter, this.#order);
+        if (this.#search) await this.#renew(search, reading.signal);
+        else await search.begin(reading.signal);
         if (reading !== this.#reading) return;
+        this.#search = search;
         this.#show(search.processes.slice(0, PAGE * 4));
       } else {
         const query = { ...filter, order: this.#order, after: this.#after, limit: PAGE };
@@ -178,8 +192,6 @@ export class ListView {
       if (manner === "announce") announce(this.#parts.note.textContent);
     } catch (error) {
       if (reading.signal.aborted) return;
-      // A search that broke off is begun again.
-      if (this.#search?.scanned === 0) this.#search = undefined;
       if (this.#rows.size === 0 || error.status === 400 || error.status === 422) this.#showNothing("This cannot be listed", error.message);
     }
   }

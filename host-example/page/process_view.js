@@ -1,7 +1,7 @@
 // One process: where it is and why, its life along the time, its output as it comes, and what can be done to it.
 
 import { get, processPath, withQuery } from "./api.js";
-import { announce, badge, el, renew, setText, throttled } from "./dom.js";
+import { announce, badge, el, renew, setText, throttled, withCode } from "./dom.js";
 import { follow } from "./event_stream.js";
 import { isLine, OutputLog } from "./output_log.js";
 import { askForAbandon, askForCancel, askForSignal } from "./process_actions.js";
@@ -68,9 +68,9 @@ export class ProcessView {
       this.#process = process;
       this.#generation = process.generation;
       this.#draw();
-      this.#look();
+      this.#reread();
       await this.#readEvents();
-      this.#timers.push(setInterval(() => this.#tick(), 1000), setInterval(() => document.hidden || this.#isLive && this.#look(), LOOK_MS));
+      this.#timers.push(setInterval(() => this.#tick(), 1000), setInterval(() => document.hidden || this.#isLive && this.#reread(), LOOK_MS));
       await this.#followEvents();
     } catch (error) {
       if (this.#ending.signal.aborted) return;
@@ -171,7 +171,8 @@ export class ProcessView {
     const { badges, facts, actions, stuck, where, outcome, lease } = this.#parts;
     renew(badges, [badge(process.status), process.wait && this.#isLive ? el("span", { class: "badge waiting" }, "waiting") : ""]);
     const shown = [
-      el("code", { class: "id" }, process.process_id),
+      // A process without a label is called by its id already.
+      (process.label || process.kind === "command") && el("code", { class: "id" }, process.process_id),
       el("span", {}, `kind ${process.kind}`),
       el("span", {}, process.disposition.replaceAll("_", " ")),
       process.attempts > 0 && el("span", {}, process.retry ? `attempt ${process.attempts} of ${process.retry.max_attempts}` : process.attempts === 1 ? "1 attempt" : `${process.attempts} attempts`),
@@ -188,12 +189,12 @@ export class ProcessView {
 
     const explanation = this.#explanation;
     stuck.hidden = !explanation?.stuck;
-    setText(stuck, explanation?.stuck ? `Stuck: ${explanation.next}` : "");
+    setText(stuck, explanation?.stuck ? "It is stuck: nobody and nothing will end it by itself." : "");
     // What has ended is nowhere any more: the outcome says it all.
     where.parentElement.hidden = !this.#isLive;
     renew(where, explanation ? [
-      el("p", { class: "next" }, sentence(explanation.next)),
-      el("p", { class: "muted" }, sentence(explanation.rule)),
+      el("p", { class: "next" }, withCode(sentence(explanation.next))),
+      el("p", { class: "muted" }, withCode(sentence(explanation.rule))),
       explanation.cancel_requested && el("p", { class: "muted" }, "It was asked to end."),
       explanation.waits_for && el("p", {}, waitInWords(explanation.waits_for)),
       process.abandon_request && el("p", { class: "muted" }, `Abandonment was allowed by ${process.abandon_request.requested_by}${process.abandon_request.reason ? `: ${process.abandon_request.reason}` : ""}.`),

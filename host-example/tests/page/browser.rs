@@ -14,6 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -295,6 +296,14 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", &json!({ "features": [feature] }));
         let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false });
         self.call("Emulation.setDeviceMetricsOverride", &size);
+    }
+
+    /// Keeps a picture of what is seen, where `PROCTOR_PAGE_PICTURES` names a directory for them.
+    pub(crate) fn picture(&mut self, name: &str) {
+        let Some(directory) = env::var_os("PROCTOR_PAGE_PICTURES") else { return };
+        let picture = self.call("Page.captureScreenshot", &json!({}));
+        let bytes = STANDARD.decode(picture["data"].as_str().unwrap_or_default()).expect("a picture");
+        std::fs::write(Path::new(&directory).join(format!("{name}.png")), bytes).expect("a file");
     }
 
     /// What axe-core finds wrong with the page as it is, a line for each rule and place.
