@@ -217,6 +217,11 @@ async fn the_log_tells_of_runs_and_requests_and_holds_no_secret() {
         .collect();
     assert_eq!(ended, BTreeMap::from([("one", "completed"), ("two", "failed")]));
 
+    let commands = with("a command was answered");
+    let registered = commands.iter().find(|event| event["span"]["command"] == "register").expect("a registration");
+    assert_eq!((&registered["span"]["name"], &registered["span"]["process_id"]), (&json!("command"), &json!("one")));
+    assert_eq!((&registered["result"], registered["span"]["operation"].is_string()), (&json!("ok"), true));
+
     let answered = with("a request was answered");
     let request = answered.iter().find(|event| event["span"]["request_id"] == *request_id).expect("the request");
     assert_eq!((&request["level"], &request["status"]), (&json!("DEBUG"), &json!(404)));

@@ -67,7 +67,7 @@ pub(crate) fn writer_queue(depth: usize) {
     metrics::gauge!("proctor_writer_queue_depth").set(depth as f64);
 }
 
-/// A caller has its answer.
+/// A caller has its answer. To be told inside the span of the command.
 #[cfg(feature = "actors")]
 pub(crate) fn command_answered<T>(command: &'static str, answer: &Result<T, RegistryError>) {
     let result = match answer {
@@ -76,6 +76,7 @@ pub(crate) fn command_answered<T>(command: &'static str, answer: &Result<T, Regi
         Err(_) => "error",
     };
     count!("proctor_commands_total", 1, "command" => command, "result" => result);
+    tracing::debug!(result, "a command was answered");
 }
 
 /// The actor of a process is started.

@@ -457,18 +457,26 @@ impl ProcessRegistry for ActorRegistry {
     async fn execute(&self, process_id: &ProcessId, command: Command) -> Result<Receipt, RegistryError> {
         let (name, operation) = (command.name(), self.next_operation());
         let span = tracing::debug_span!("command", %process_id, %operation, command = name);
-        let answer = self.carry_out(process_id, command, operation).instrument(span).await;
-        telemetry::command_answered(name, &answer);
-        answer
+        async {
+            let answer = self.carry_out(process_id, command, operation).await;
+            telemetry::command_answered(name, &answer);
+            answer
+        }
+        .instrument(span)
+        .await
     }
 
     /// Goes to the log and past the actors: one that is touched learns of it as of a foreign writer.
     async fn execute_across(&self, command: RegistryCommand) -> Result<RegistryReceipt, RegistryError> {
         let (name, operation) = (command.name(), self.next_operation());
         let span = tracing::debug_span!("command", %operation, command = name);
-        let answer = self.carry_out_across(command, operation).instrument(span).await;
-        telemetry::command_answered(name, &answer);
-        answer
+        async {
+            let answer = self.carry_out_across(command, operation).await;
+            telemetry::command_answered(name, &answer);
+            answer
+        }
+        .instrument(span)
+        .await
     }
     fn durability_tier(&self) -> DurabilityTier {
         self.inner.environment.log.durability()
