@@ -17,20 +17,26 @@ mod extract;
 mod health;
 mod host_routes;
 pub(crate) mod login;
+pub(crate) mod metrics;
 pub(crate) mod origin;
 mod owner_routes;
 mod problem;
 mod process_routes;
-mod process_view;
+pub(crate) mod process_view;
 mod prune_routes;
 mod rate_limit;
+mod request_log;
 mod session_routes;
 mod start_request;
+mod stats;
 mod time_limit;
 mod verify_routes;
 mod wait_routes;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use awaiter::{ProcessAwaiter, ProcessChangeHub};
 use axum::{
@@ -44,7 +50,9 @@ use registry_actor::{port::ProcessRegistry, worker::Worker};
 use tokio::sync::{Semaphore, watch};
 use tower_http::{
     catch_panic::CatchPanicLayer,
+    limit::RequestBodyLimitLayer,
     request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer},
+    timeout::RequestBodyDeadlineLayer,
 };
 use utoipa::{
     Modify, OpenApi,
@@ -66,6 +74,9 @@ use crate::{
 
 /// Where the interface stands; a later version gets a place of its own.
 const BASE: &str = "/api/v1";
+
+/// How long a client may take to send the body of a request.
+const BODY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the routes work with.
 pub(crate) struct Api {
@@ -168,6 +179,7 @@ fn reading() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(session_routes::list))
         .routes(routes!(host_routes::show))
         .routes(routes!(host_routes::stuck))
+        .routes(routes!(stats::get))
 }
 
 /// Those of them that take their time.
@@ -231,11 +243,16 @@ pub(crate) fn router(api: &Arc<Api>) -> Router {
         .merge(description)
         .merge(login::routes())
         .merge(health::routes())
+        .merge(crate::page::routes())
+        .merge(metrics::routes())
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .fallback(|| async { Problem::no_such_route() })
         .with_state(Arc::clone(api))
         .layer(DefaultBodyLimit::max(api.config.max_body_bytes))
         .layer(from_fn_with_state(Arc::clone(api), rate_limit::count))
+        // By its announced length a body is refused before any of it has come.
+        .layer(RequestBodyLimitLayer::new(api.config.max_body_bytes))
+        .layer(RequestBodyDeadlineLayer::new(BODY_PATIENCE))
         .layer(from_fn_with_state(Arc::clone(api), access::identify))
         .layer(CatchPanicLayer::custom(|_| Problem::internal("a part of this host panicked").into_response()))
 }
@@ -254,6 +271,7 @@ pub(crate) fn for_local_peers(router: Router) -> Router {
 fn finished(router: Router) -> Router {
     router
         .layer(from_fn(problem::write_problems))
+        .layer(from_fn(request_log::note))
         .layer(PropagateRequestIdLayer::new(problem::REQUEST_ID))
         .layer(SetRequestIdLayer::new(problem::REQUEST_ID, MakeRequestUuid))
 }

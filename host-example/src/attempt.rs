@@ -13,7 +13,9 @@ mod pump;
 mod remains;
 
 pub(crate) use display::Display;
-pub(crate) use outcome::{CancelCause, DEADLINE_EXIT_CODE, DEADLINE_PASSED, Ending, Repetition, summary};
+pub(crate) use outcome::{
+    CancelCause, DEADLINE_EXIT_CODE, DEADLINE_PASSED, Ending, FAILED_EXIT_CODE, Repetition, exit_code_of, summary,
+};
 pub(crate) use pump::Audience;
 pub(crate) use remains::PastAttempts;
 
@@ -80,6 +82,7 @@ pub(crate) enum Course {
 enum Stop {
     Cancel(CancelCause),
     Deadline,
+    TimeLimit,
     HostStops,
     LeaseLost,
 }
@@ -180,10 +183,12 @@ impl Attempt {
         let closer = reader.closer();
         let mut pump = Pumping(tokio::spawn(pump(reader, Arc::clone(&self.run), self.audience.clone())));
         let mut pumped = None;
+        let mut time_limit = std::pin::pin!(time_limit(self.command.time_limit_ms));
         let course = loop {
             let turn = tokio::select! {
                 end = supervised.command.wait_end() => Turn::Ended(end),
                 stop = self.stop() => Turn::Stop(stop),
+                () = &mut time_limit => Turn::Stop(Stop::TimeLimit),
                 result = pump.end(), if pumped.is_none() => Turn::Pumped(result),
             };
             match turn {
@@ -276,6 +281,7 @@ impl Attempt {
         let cause = match stop {
             Stop::Cancel(cause) => cause,
             Stop::Deadline => return Course::Ending(Ending::DeadlinePassed { end }),
+            Stop::TimeLimit => return Course::Ending(Ending::TimeLimitPassed { end }),
             Stop::HostStops | Stop::LeaseLost if self.is_left_to_the_next_host() => return Course::Stopped,
             Stop::HostStops | Stop::LeaseLost => match self.interrupts.asked() {
                 Some(signal) => CancelCause::Signal(signal),
@@ -328,6 +334,14 @@ impl Attempt {
     }
 }
 
+/// The time that one attempt may take; without a limit it is never over.
+async fn time_limit(ms: Option<u64>) {
+    match ms {
+        Some(ms) => sleep(Duration::from_millis(ms)).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The reason of a cancellation that nobody but the end of the host stands for.
 const HOST_STOPS: &str = "its host stops";
 
@@ -364,9 +378,10 @@ impl Supervised {
             tracing::debug!(%error, "the guard was gone already");
         }
         match course {
-            Course::Ending(Ending::Cancelled { .. } | Ending::DeadlinePassed { .. }) | Course::Stopped => {
-                kill_remains(&self.marker, &self.identity).await.map(drop)
-            }
+            Course::Ending(
+                Ending::Cancelled { .. } | Ending::DeadlinePassed { .. } | Ending::TimeLimitPassed { .. },
+            )
+            | Course::Stopped => kill_remains(&self.marker, &self.identity).await.map(drop),
             Course::Ending(_) => Ok(()),
         }
     }

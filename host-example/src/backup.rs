@@ -6,12 +6,14 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use registry_actor::log::BackupCheck;
+use serde_json::json;
 
 use crate::{
     copy_progress::CopyProgress,
     failure::{Failure, FailureKind},
     interrupt::Interrupts,
     notice::say,
+    sheet::Sheet,
     store_choice::StoreChoice,
 };
 
@@ -26,6 +28,9 @@ pub(crate) struct BackupArgs {
     /// Do not check the copy: it is as good as the store.
     #[arg(long)]
     no_verify: bool,
+    /// Print what was made as one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the verb. Ctrl-C ends it and leaves nothing behind.
@@ -41,6 +46,14 @@ pub(crate) async fn run(args: BackupArgs) -> Result<ExitCode, Failure> {
     let made = store.backup(&args.to, check, move |step| progress.step(step)).await;
     match (made, interrupts.asked()) {
         (Ok(report), _) => {
+            if args.json {
+                let checked =
+                    report.checked.map(|checked| json!({"processes": checked.processes, "events": checked.events}));
+                let mut sheet = Sheet::new();
+                let (from, to) = (store.path().to_string_lossy(), report.path.to_string_lossy());
+                sheet.line(json!({"store": from, "path": to, "pages": report.pages, "checked": checked}))?;
+                sheet.flush()?;
+            }
             let (from, to) = (store.path().display(), report.path.display());
             say(match report.checked {
                 Some(checked) => format!(

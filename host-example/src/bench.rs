@@ -8,6 +8,8 @@
 mod await_rows;
 mod bare_log;
 mod commit_stamps;
+mod http_host;
+mod http_rows;
 mod measure;
 mod plain_file;
 mod registry_row;
@@ -42,6 +44,8 @@ enum Subject {
     Await(await_rows::AwaitArgs),
     /// Appends per second beside sinks that sleep, block, never return or panic, each in pairs with one that only counts
     Sink(sink_rows::SinkArgs),
+    /// A served host asked over loopback, beside the same asked of a registry in this process
+    Http(http_rows::HttpArgs),
 }
 
 /// Where to measure, and how to print it.
@@ -113,6 +117,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<ExitCode, Failure> {
         Subject::Append(args) => append(args).await,
         Subject::Await(args) => awaiting(args).await,
         Subject::Sink(args) => sinks(args).await,
+        Subject::Http(args) => http(args).await,
     };
     measured.map_err(|error| Failure::new(FailureKind::Io, format!("{error:#}")))?;
     Ok(ExitCode::SUCCESS)
@@ -137,6 +142,13 @@ async fn sinks(args: sink_rows::SinkArgs) -> anyhow::Result<()> {
     let place = Place::of(&args.output)?;
     let rows = sink_rows::measure(place.directory(), &args).await?;
     args.output.print(&rows, sink_rows::table)
+}
+
+async fn http(args: http_rows::HttpArgs) -> anyhow::Result<()> {
+    let place = Place::of(&args.output)?;
+    let (requests, streams) = http_rows::measure(place.directory(), &args).await?;
+    args.output.print(&requests, http_rows::request_table)?;
+    args.output.print(&[streams], http_rows::stream_table)
 }
 
 /// The directory to be measured.

@@ -45,6 +45,9 @@ pub(crate) struct CommandProcess {
     pub(crate) env_names: Vec<String>,
     /// How much output is stored, in bytes.
     pub(crate) max_output_bytes: u64,
+    /// How long one attempt may take, in ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) time_limit_ms: Option<u64>,
 }
 
 /// Why a stored process is no command that can be run here.
@@ -67,13 +70,7 @@ pub(crate) enum NotRunnable {
 impl CommandProcess {
     /// The declaration of this command as a process.
     pub(crate) fn registration(&self, id: ProcessId, disposition: RecoveryDisposition) -> ProcessRegistration {
-        let payload = serde_json::json!({
-            "argv": self.argv,
-            "cwd": self.cwd,
-            "env": self.env,
-            "env_names": self.env_names,
-            "max_output_bytes": self.max_output_bytes,
-        });
+        let payload = serde_json::json!(self);
         let mut registration = ProcessRegistration::new(id, ProcessInput::new(COMMAND_KIND, payload), disposition)
             .with_extra_event_types(EVENT_TYPES.map(ProcessEventType::plain));
         registration.identity =
@@ -148,6 +145,7 @@ mod tests {
             env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
             env_names: vec!["SECRET".to_owned()],
             max_output_bytes: 7,
+            time_limit_ms: Some(1_500),
         }
     }
 

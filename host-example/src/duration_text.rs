@@ -1,6 +1,6 @@
-//! Lengths of time as people write and read them: `90s`, `5m`, `1h 30m`.
+//! Lengths of time as people write and read them: `90s`, `5m`, `1h 30m`, `30d`. A day has 24 hours.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 /// The duration that was typed, in ms, at least 1.
 ///
@@ -8,7 +8,9 @@ use jiff::SignedDuration;
 /// What is wrong with it, in words.
 pub(crate) fn to_ms(text: &str) -> Result<u64, String> {
     let expected = "expected a duration such as `250ms`, `90s` or `1h 30m`";
-    let duration: SignedDuration = text.parse().map_err(|error| format!("{expected}: {error}"))?;
+    let wrong = |error: jiff::Error| format!("{expected}: {error}");
+    let span: Span = text.parse().map_err(wrong)?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(wrong)?;
     match u64::try_from(duration.as_millis()) {
         Ok(0) | Err(_) => Err(format!("{expected} of at least 1ms, got `{text}`")),
         Ok(ms) => Ok(ms),
@@ -27,9 +29,11 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        let read: Vec<_> =
-            ["250ms", "90s", "5m", "1h 30m", "1 hour 30 minutes", "PT2S", "1.5s"].map(to_ms).into_iter().collect();
-        let expected = [250, 90_000, 300_000, 5_400_000, 5_400_000, 2_000, 1_500].map(Ok);
+        let read: Vec<_> = ["250ms", "90s", "5m", "1h 30m", "1 hour 30 minutes", "PT2S", "1.5s", "30d"]
+            .map(to_ms)
+            .into_iter()
+            .collect();
+        let expected = [250, 90_000, 300_000, 5_400_000, 5_400_000, 2_000, 1_500, 2_592_000_000].map(Ok);
         assert_eq!(read, expected);
     }
 

@@ -7,22 +7,15 @@ use std::process::ExitCode;
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 use registry_actor::{
-    domain::{LeaseOwnerIdentity, LeaseOwnerLiveness},
+    domain::{LeaseOwnerIdentity, LeaseOwnerLiveness, ProcessId},
     worker::{DueAction, ExplainedStep, Explanation, ProcessExecutors, WorkerOptions, explain_process},
 };
 use serde_json::json;
 
 use crate::{
-    command_executor::CommandExecutor,
-    command_process::COMMAND_KIND,
-    duration_text,
-    failure::Failure,
-    interrupt::Interrupts,
-    process_view,
-    sheet::Sheet,
-    store::StoreReader,
-    store_choice::{StoreChoice, typed_id},
-    time_text,
+    command_executor::CommandExecutor, command_process::COMMAND_KIND, duration_text, failure::Failure,
+    interrupt::Interrupts, place_choice::PlaceChoice, process_source::ProcessSource, process_view, sheet::Sheet,
+    store::StoreReader, time_text,
 };
 
 /// The exit code when the process is stuck: somebody has to do something.
@@ -31,14 +24,14 @@ pub(crate) const STUCK_EXIT_CODE: u8 = 1;
 /// Explains one process.
 #[derive(Args, Debug)]
 pub(crate) struct ExplainArgs {
-    #[command(flatten)]
-    stores: StoreChoice,
     /// The process.
     #[arg(value_name = "ID")]
     id: String,
     /// As one JSON object on one line.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    place: PlaceChoice,
 }
 
 /// The codes of this verb, for its help.
@@ -51,15 +44,16 @@ pub(crate) fn exit_code_help() -> String {
 /// # Errors
 /// When the process is unknown, or its store cannot be read.
 pub(crate) async fn run(args: ExplainArgs) -> Result<ExitCode, Failure> {
-    let id = typed_id(&args.id)?;
-    let store = args.stores.open_with(&id).await?;
-    let options = next_host(&store).await?;
-    let executors = ProcessExecutors::default().with(COMMAND_KIND, CommandExecutor::of_recovered(Interrupts::none()));
-    let explanation = explain_process(&store, &executors, &options, &id).await?;
+    let (source, id) = args.place.open_with(&args.id).await?;
+    let explanation = match &source {
+        ProcessSource::Store { reader, .. } => explained(reader, &id).await?,
+        ProcessSource::Host(client) => client.get(&["processes", id.as_str(), "explanation"], &[]).await?,
+    };
     let mut sheet = Sheet::new();
     if args.json {
         let mut shown = json!(explanation);
-        shown["store"] = json!(store.path().to_string_lossy());
+        let (name, value) = source.origin();
+        shown[name] = value;
         sheet.line(shown)?;
     } else {
         let mut table = Table::new();
@@ -71,6 +65,12 @@ pub(crate) async fn run(args: ExplainArgs) -> Result<ExitCode, Failure> {
     }
     sheet.flush()?;
     Ok(if explanation.stuck { ExitCode::from(STUCK_EXIT_CODE) } else { ExitCode::SUCCESS })
+}
+
+async fn explained(store: &StoreReader, id: &ProcessId) -> Result<Explanation, Failure> {
+    let options = next_host(store).await?;
+    let executors = ProcessExecutors::default().with(COMMAND_KIND, CommandExecutor::of_recovered(Interrupts::none()));
+    Ok(explain_process(store, &executors, &options, id).await?)
 }
 
 /// The worker of the host that owns the store, or of the next one to do so: what that can prove is what counts.

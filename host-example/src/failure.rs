@@ -30,11 +30,15 @@ pub(crate) enum FailureKind {
     Io,
     /// It may work later.
     Temporary,
+    /// What answers is no host, or one of another version.
+    Protocol,
+    /// Somebody else may, and we may not.
+    NoPermission,
 }
 
 impl FailureKind {
     /// All of them, by number.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Usage,
         Self::Data,
         Self::NoInput,
@@ -44,6 +48,8 @@ impl FailureKind {
         Self::CannotCreate,
         Self::Io,
         Self::Temporary,
+        Self::Protocol,
+        Self::NoPermission,
     ];
 
     /// The number that the shell sees.
@@ -58,23 +64,33 @@ impl FailureKind {
             Self::CannotCreate => 73,
             Self::Io => 74,
             Self::Temporary => 75,
+            Self::Protocol => 76,
+            Self::NoPermission => 77,
         }
     }
 
     /// When it is met, for `--help`.
-    const fn meaning(self) -> &'static str {
+    pub(crate) const fn meaning(self) -> &'static str {
         match self {
             Self::Usage => "the command line makes no sense, or an `--env KEY` is not set",
             Self::Data => "a file is no store, is of a newer version, or what it holds is damaged",
-            Self::NoInput => "no such process, or no such store",
+            Self::NoInput => "no such process, or one that was pruned, or no such store",
             Self::Unavailable => {
-                "the process cannot be run, or not again: of a dead host, out of attempts, or its remains live on"
+                "no host is running there; or the process cannot be run, or not again: of a dead host, out of attempts, or its remains live on"
             }
             Self::Software => "the guard of the command was killed, or proctor itself is at fault",
             Self::System => "the system gave no process, pipe or thread",
-            Self::CannotCreate => "the id is taken, or the store cannot be created",
-            Self::Io => "the store could not be read or written: a full disk, for instance",
-            Self::Temporary => "the store is owned by another host, or the lease was lost: try again",
+            Self::CannotCreate => "the id is taken, the process has ended already, or the store cannot be created",
+            Self::Io => {
+                "the store could not be read or written: a full disk, for instance; or the connection to the host broke off"
+            }
+            Self::Temporary => {
+                "the store is owned by another host, the host is busy or going down, or the lease was lost: try again"
+            }
+            Self::Protocol => "what answers at the address is no host, or one of another version",
+            Self::NoPermission => {
+                "the token is wrong or allows less, or the store or the socket is that of another user"
+            }
         }
     }
 }
@@ -82,9 +98,9 @@ impl FailureKind {
 /// The codes and their meanings, for `--help`.
 pub(crate) fn exit_code_help() -> String {
     let mut help =
-        "Exit codes:\n  `run` exits with the command's own code; with 128 + N when signal N ended it, 126 when it \
+        "Exit codes:\n  `run`, `wait`, `submit --wait` and `submit --follow` exit with the command's own code; with 128 + N when signal N ended it, 126 when it \
                     cannot be executed, 127 when it is not found, 130 when Ctrl-C cancelled it, 143 when SIGTERM or a request did, \
-                    124 when it did not end by its deadline. \
+                    124 when it did not end by its deadline, or not in the time of `wait`. \
                     Otherwise:\n"
             .to_owned();
     for kind in FailureKind::ALL {
@@ -169,7 +185,9 @@ impl From<Failure> for ExitCode {
 fn kind_of_refusal(refusal: &Refusal) -> FailureKind {
     match refusal {
         Refusal::Unknown { .. } => FailureKind::NoInput,
-        Refusal::RegistrationConflict { .. } | Refusal::AlreadyTerminal { .. } => FailureKind::CannotCreate,
+        Refusal::RegistrationConflict { .. } | Refusal::AlreadyTerminal { .. } | Refusal::AbandonOfTerminal { .. } => {
+            FailureKind::CannotCreate
+        }
         Refusal::LeaseLost { .. } | Refusal::LeaseHeld { .. } => FailureKind::Temporary,
         Refusal::DecisionPanicked { .. } => FailureKind::Software,
         _ => FailureKind::Usage,

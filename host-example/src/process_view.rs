@@ -1,104 +1,105 @@
-//! A process as the reading verbs show it.
+//! A process as the verbs show it, whether it was read from a store or told by a host.
 //!
-//! It owns the names of the JSON fields and the words for people. It does not know which verb asks.
+//! It owns the words for people, and what JSON says beside the fields of the interface: where the process is. It does not know which
+//! verb asks.
 
-use std::path::Path;
-
-use registry_actor::domain::{ProcessLease, ProcessRecord, WaitKind, WaitState};
+use registry_actor::domain::{ProcessAwaitOutput, WaitKind, WaitState};
 use serde_json::{Value, json};
 
-use crate::{attempt::summary, time_text};
+use crate::{api::process_view::ProcessView, attempt::summary, process_source::ProcessSource, time_text};
 
 /// The process as one JSON object.
-pub(crate) fn to_json(record: &ProcessRecord, store: &Path) -> Value {
-    let registration = &record.registration;
-    json!({
-        "process_id": registration.id,
-        "status": record.status.label(),
-        "disposition": registration.disposition.label(),
-        "kind": registration.input.kind,
-        "label": registration.identity.label,
-        "tags": registration.tags,
-        "generation": record.generation,
-        "created_at_ms": record.created_at_ms,
-        "updated_at_ms": record.updated_at_ms,
-        "terminal_at_ms": record.terminal_at_ms,
-        "first_started": record.first_started,
-        "attempts": record.attempts.begun,
-        "last_failure": record.attempts.failure,
-        "retry": registration.retry,
-        "deadline_at_ms": record.deadline_at_ms(),
-        "parent": registration.parent,
-        "wait": record.wait,
-        "external_ref": record.external_ref,
-        "abandon_request": record.abandon_request,
-        "input": registration.input.payload,
-        "outcome": record.status.await_output(),
-        "store": store.to_string_lossy(),
-    })
+pub(crate) fn to_json(process: &ProcessView, source: &ProcessSource) -> Value {
+    let mut shown = json!(process);
+    let (name, value) = source.origin();
+    shown[name] = value;
+    shown
+}
+
+/// The outcome of a process that has ended, as far as this version knows it.
+pub(crate) fn outcome_of(process: &ProcessView) -> Option<ProcessAwaitOutput> {
+    process.outcome.clone().and_then(|outcome| serde_json::from_value(outcome).ok())
+}
+
+/// The status in a few words.
+pub(crate) fn status_in_words(process: &ProcessView) -> String {
+    outcome_of(process).map_or_else(|| process.status.clone(), |outcome| summary(&outcome))
 }
 
 /// The process as named facts.
-pub(crate) fn to_facts(
-    record: &ProcessRecord,
-    lease: Option<&ProcessLease>,
-    store: &Path,
-) -> Vec<(&'static str, String)> {
-    let registration = &record.registration;
+pub(crate) fn to_facts(process: &ProcessView, source: &ProcessSource) -> Vec<(&'static str, String)> {
     let mut facts = vec![
-        ("process", registration.id.to_string()),
-        ("status", record.status.await_output().map_or_else(|| record.status.label().to_owned(), summary)),
-        ("disposition", registration.disposition.to_string()),
-        ("command", label(record).to_owned()),
-        ("created", time_text::second(record.created_at_ms)),
+        ("process", process.process_id.clone()),
+        ("status", status_in_words(process)),
+        ("disposition", process.disposition.clone()),
+        ("command", label(process).to_owned()),
+        ("created", time_text::second(process.created_at_ms)),
     ];
-    if let Some(started) = &record.first_started {
-        let (time, owner) = (time_text::second(started.started_at_ms), &started.owner.owner_id);
-        facts.push(("started", format!("{time} by {owner}")));
+    if let Some(started) = &process.first_started {
+        facts.push((
+            "started",
+            format!("{} by {}", time(&started["started_at_ms"]), words(&started["owner"]["owner_id"])),
+        ));
     }
-    if record.attempts.begun > 0 {
-        let of = registration.retry.map_or_else(String::new, |retry| format!(" of {}", retry.max_attempts));
-        facts.push(("attempts", format!("{}{of}", record.attempts.begun)));
+    if process.attempts > 0 {
+        let of =
+            process.retry.as_ref().map_or_else(String::new, |retry| format!(" of {}", words(&retry["max_attempts"])));
+        facts.push(("attempts", format!("{}{of}", process.attempts)));
     }
-    if let Some(failed) = &record.attempts.failure {
-        let message = failed.failure.message.escape_debug();
-        facts.push(("last failure", format!("attempt {}: {message}", failed.attempt)));
+    if let Some(failed) = &process.last_failure {
+        let message = words(&failed["failure"]["message"]);
+        facts.push(("last failure", format!("attempt {}: {}", words(&failed["attempt"]), message.escape_debug())));
     }
-    if let Some(deadline_at_ms) = record.deadline_at_ms() {
+    if let Some(deadline_at_ms) = process.deadline_at_ms {
         facts.push(("deadline", time_text::second(deadline_at_ms)));
     }
-    if let Some(parent) = &registration.parent {
-        facts.push(("parent", parent.process_id.to_string()));
+    if let Some(parent) = &process.parent {
+        facts.push(("parent", words(&parent["process_id"])));
     }
-    if !registration.tags.is_empty() {
-        facts.push(("tags", registration.tags.iter().map(String::as_str).collect::<Vec<_>>().join(", ")));
+    if !process.tags.is_empty() {
+        facts.push(("tags", process.tags.join(", ")));
     }
-    if record.generation > 1 {
-        facts.push(("generation", record.generation.to_string()));
+    if process.generation > 1 {
+        facts.push(("generation", process.generation.to_string()));
     }
-    if let Some(wait) = &record.wait {
-        facts.push(("waits", wait_in_words(wait)));
+    if let Some(wait) = &process.wait {
+        let known = serde_json::from_value::<WaitState>(wait.clone());
+        facts.push(("waits", known.map_or_else(|_| wait.to_string(), |wait| wait_in_words(&wait))));
     }
-    if let Some(external_ref) = &record.external_ref {
-        facts.push(("external ref", format!("{}/{}", external_ref.backend, external_ref.id)));
+    if let Some(external_ref) = &process.external_ref {
+        facts.push(("external ref", format!("{}/{}", words(&external_ref["backend"]), words(&external_ref["id"]))));
     }
-    if let Some(request) = &record.abandon_request {
-        let (time, by) = (time_text::second(request.requested_at_ms), &request.requested_by);
-        let reason = request.reason.as_ref().map_or_else(String::new, |reason| format!(": {}", reason.escape_debug()));
-        facts.push(("abandon request", format!("{time} by {by}{reason}")));
+    if let Some(request) = &process.abandon_request {
+        let reason = match &request["reason"] {
+            Value::Null => String::new(),
+            reason => format!(": {}", words(reason).escape_debug()),
+        };
+        let (at, by) = (time(&request["requested_at_ms"]), words(&request["requested_by"]));
+        facts.push(("abandon request", format!("{at} by {by}{reason}")));
     }
-    if let Some(terminal_at_ms) = record.terminal_at_ms {
+    if let Some(terminal_at_ms) = process.terminal_at_ms {
         facts.push(("ended", time_text::second(terminal_at_ms)));
     }
-    if let Some(lease) = lease {
-        let (owner, expiry) = (&lease.owner.owner_id, time_text::second(lease.expires_at_epoch_ms));
-        facts.push(("lease", format!("{owner}, until {expiry}")));
+    if let Some(lease) = &process.lease {
+        facts.push((
+            "lease",
+            format!("{}, until {}", words(&lease["owner"]["owner_id"]), time(&lease["expires_at_ms"])),
+        ));
     }
-    if let Some(outcome) = record.status.await_output() {
-        facts.push(("outcome", json!(outcome).to_string()));
+    if let Some(outcome) = &process.outcome {
+        facts.push(("outcome", outcome.to_string()));
     }
-    facts.push(("store", store.display().to_string()));
+    facts.push((source.origin().0, source.to_string()));
     facts
+}
+
+/// A text without its quotes, and anything else as it is.
+fn words(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn time(value: &Value) -> String {
+    value.as_u64().map_or_else(|| words(value), time_text::second)
 }
 
 /// What a process says that it waits for.
@@ -111,7 +112,6 @@ pub(crate) fn wait_in_words(wait: &WaitState) -> String {
 }
 
 /// What people call it.
-pub(crate) fn label(record: &ProcessRecord) -> &str {
-    let registration = &record.registration;
-    registration.identity.label.as_deref().unwrap_or(&registration.identity.kind)
+pub(crate) fn label(process: &ProcessView) -> &str {
+    process.label.as_deref().unwrap_or(&process.kind)
 }

@@ -2,7 +2,7 @@
 //!
 //! It owns the words for a policy on the command line, and the walk over stores. What a policy means, the registry knows.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{collections::BTreeSet, path::Path, process::ExitCode, time::Duration};
 
 use clap::{ArgAction, Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget};
@@ -15,12 +15,16 @@ use registry_actor::{
     port::ProcessRegistry,
     retention::{InvalidRetentionPolicy, Retain, RetentionPolicy, RetentionRule},
 };
+use serde_json::{Value, json};
 
 use crate::{
+    client::{HostClient, HostError},
     failure::{Failure, FailureKind},
     host::Host,
     interrupt::Interrupts,
     notice::say,
+    serve::config::beside,
+    sheet::Sheet,
     store::{OwnedStore, StoreReader},
     store_choice::StoreChoice,
 };
@@ -54,6 +58,9 @@ pub(crate) struct PruneArgs {
     /// Remove nothing, and say what would go if no lease kept it; beside a live host too.
     #[arg(long)]
     dry_run: bool,
+    /// Print what came of it as one JSON object a line, for each store.
+    #[arg(long)]
+    json: bool,
 }
 
 /// How a process ended.
@@ -97,9 +104,21 @@ pub(crate) async fn run(args: PruneArgs) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::new(FailureKind::System, format!("signals cannot be handled: {error}")))?;
     let watermark = args.projected.clone().map_or(ProjectionWatermark::NoProjector, ProjectionWatermark::UpTo);
     let mut held = None;
+    let mut sheet = Sheet::new();
     for path in args.stores.paths()? {
         if args.dry_run {
-            dry_run(&path, &filters).await?;
+            let processes = dry_run(&path, &filters).await?;
+            if args.json {
+                sheet.line(json!({"store": path.to_string_lossy(), "dry_run": true, "pruned_processes": processes}))?;
+                sheet.flush()?;
+            }
+            say(format_args!("{}: {processes} processes would be pruned", path.display()));
+            continue;
+        }
+        if let Some(host) = HostClient::at_socket(&beside(&path, "sock"))?
+            && let Some(report) = pruned_by_host(&host, &args, &interrupts).await?
+        {
+            told(&path, &report, args.json, &mut sheet)?;
             continue;
         }
         let store = match OwnedStore::take_to_prune(&path).map_err(Failure::from) {
@@ -120,7 +139,7 @@ pub(crate) async fn run(args: PruneArgs) -> Result<ExitCode, Failure> {
         let host = Host::start(store, "prune").await?;
         let pruned = prune(&host, &filters, &watermark, &interrupts).await;
         host.shut_down().await;
-        told(&path, &pruned.map_err(|failure| failure.in_store(&path))?);
+        told(&path, &pruned.map_err(|failure| failure.in_store(&path))?, args.json, &mut sheet)?;
         if let Some(signal) = interrupts.asked() {
             return Ok(ExitCode::from(signal.exit_code()));
         }
@@ -147,6 +166,47 @@ pub(crate) fn policy_that_prunes(
 ) -> Result<RetentionPolicy, InvalidRetentionPolicy> {
     let kept = keep_tags.iter().map(|tag| RetentionRule::of_all(Retain::Forever).tagged(tag));
     RetentionPolicy::new(kept.chain([pruned]))
+}
+
+/// The same by the host that owns the store; `None` if it does not know how.
+async fn pruned_by_host(
+    host: &HostClient,
+    args: &PruneArgs,
+    interrupts: &Interrupts,
+) -> Result<Option<ProcessPruneReport>, Failure> {
+    let request = prune_request(args);
+    let mut total = ProcessPruneReport::default();
+    loop {
+        let report: ProcessPruneReport = match host.post(&["prune"], &request).await {
+            Ok(posted) => posted.answer,
+            // A host of an earlier version.
+            Err(HostError::Problem { code, .. }) if code == "no_such_route" => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        total = ProcessPruneReport {
+            pruned_processes: total.pruned_processes + report.pruned_processes,
+            pruned_events: total.pruned_events + report.pruned_events,
+            // What stays is met again by every request: that of the last one counts.
+            ..report
+        };
+        if !report.more || report.pruned_processes == 0 || interrupts.asked().is_some() {
+            return Ok(Some(total));
+        }
+    }
+}
+
+/// The request that means these options.
+fn prune_request(args: &PruneArgs) -> Value {
+    let states = args.status.iter().map(|ended| ProcessTerminalState::from(*ended).label());
+    json!({
+        "older_than_ms": u64::try_from(args.older_than.as_millis()).unwrap_or(u64::MAX),
+        "states": states.collect::<BTreeSet<_>>(),
+        "kind": args.kind,
+        "tags": args.tag.iter().collect::<BTreeSet<_>>(),
+        "keep_tags": args.keep_tag.iter().collect::<BTreeSet<_>>(),
+        "projected": args.projected.as_ref().map(ToString::to_string),
+        "dry_run": false,
+    })
 }
 
 /// Command after command, each one bounded transaction.
@@ -191,7 +251,14 @@ async fn prune(
     Ok(total)
 }
 
-fn told(path: &Path, report: &ProcessPruneReport) {
+fn told(path: &Path, report: &ProcessPruneReport, json: bool, sheet: &mut Sheet) -> Result<(), Failure> {
+    if json {
+        let mut shown = json!(report);
+        shown["store"] = path.to_string_lossy().into();
+        shown["dry_run"] = false.into();
+        sheet.line(shown)?;
+        sheet.flush()?;
+    }
     let mut line = format!(
         "{}: {} processes with {} events pruned",
         path.display(),
@@ -211,10 +278,11 @@ fn told(path: &Path, report: &ProcessPruneReport) {
         line.push_str(", more are left");
     }
     say(line);
+    Ok(())
 }
 
 /// Walks the records and counts those that a filter means.
-async fn dry_run(path: &Path, filters: &[PruneFilter]) -> Result<(), Failure> {
+async fn dry_run(path: &Path, filters: &[PruneFilter]) -> Result<u64, Failure> {
     let store = StoreReader::open(path)?;
     let (mut processes, mut after) = (0_u64, None);
     loop {
@@ -226,8 +294,7 @@ async fn dry_run(path: &Path, filters: &[PruneFilter]) -> Result<(), Failure> {
             break;
         }
     }
-    say(format_args!("{}: {processes} processes would be pruned", path.display()));
-    Ok(())
+    Ok(processes)
 }
 
 /// Whether a filter means a process.
@@ -241,6 +308,22 @@ pub(crate) fn is_meant(filter: &PruneFilter, record: &ProcessRecord) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_is_asked_for_the_same() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            prune: PruneArgs,
+        }
+        let words = "prune --older-than 1h --status failed --status cancelled --kind command --tag a --keep-tag b";
+        let line = <Line as clap::Parser>::try_parse_from(words.split(' ')).expect("options");
+        let expected = json!({
+            "older_than_ms": 3_600_000, "states": ["cancelled", "failed"], "kind": "command", "tags": ["a"], "keep_tags": ["b"],
+            "projected": null, "dry_run": false,
+        });
+        assert_eq!(prune_request(&line.prune), expected);
+    }
 
     #[test]
     fn an_age_is_a_span_of_days_and_hours() {

@@ -6,12 +6,14 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use registry_actor::log::{EarlierSessions, ExistingStore};
+use serde_json::json;
 
 use crate::{
     copy_progress::CopyProgress,
     failure::{Failure, FailureKind},
     interrupt::Interrupts,
     notice::say,
+    sheet::Sheet,
     store,
 };
 
@@ -27,6 +29,9 @@ pub(crate) struct RestoreArgs {
     /// Replace the store that stands there, if no host owns it.
     #[arg(long)]
     replace: bool,
+    /// Print what was made as one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the verb. Ctrl-C ends it and leaves everything as it was.
@@ -41,6 +46,13 @@ pub(crate) async fn run(args: RestoreArgs) -> Result<ExitCode, Failure> {
     let restored = store::restore(&args.from, &args.store, existing, move |step| progress.step(step)).await;
     match (restored, interrupts.asked()) {
         (Ok(report), _) => {
+            if args.json {
+                let checked = json!({"processes": report.checked.processes, "events": report.checked.events});
+                let mut sheet = Sheet::new();
+                sheet
+                    .line(json!({"store": report.path.to_string_lossy(), "epoch": report.epoch, "checked": checked}))?;
+                sheet.flush()?;
+            }
             let sessions = match report.earlier_sessions {
                 EarlierSessions::Over => "leases in it are those of dead hosts",
                 EarlierSessions::Unknown => "leases in it end by time, since the host of the original may live",

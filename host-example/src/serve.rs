@@ -6,6 +6,7 @@ pub(crate) mod config;
 pub(crate) mod credentials;
 mod listener;
 mod log_output;
+pub(crate) mod open_files;
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
@@ -54,6 +55,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     start_logging(config.log_format);
+    api::metrics::start_collecting()?;
     let interrupts = Interrupts::listen()
         .map_err(|error| Failure::new(FailureKind::System, format!("cannot handle signals: {error}")))?;
     if let Some(directory) = config.store.parent() {
@@ -66,15 +68,18 @@ pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let host = Host::start(store, "serve").await?;
     let served = serve(&host, config, &interrupts).await;
     host.shut_down().await;
+    tracing::info!("the host has stopped");
     served.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(host: &Host, config: ServeConfig, interrupts: &Interrupts) -> Result<(), Failure> {
+async fn serve(host: &Host, mut config: ServeConfig, interrupts: &Interrupts) -> Result<(), Failure> {
     let credentials = Credentials::load_or_create(&config.store)?;
+    open_files::allow(2 * config.max_connections);
     // The doors before the commands: a host that cannot be reached runs nothing.
     let web = WebListener::bind(config.listen, config.max_connections).await?;
     let local = LocalListener::bind(&config.socket, config.max_connections)?;
     let address = web.address();
+    config.listen = address;
     let worker = start_worker(host, &config, interrupts).await?;
     let retention = config.retain.map(|age| start_retention(host, age.0)).transpose()?;
     let (stopping, is_stopping) = watch::channel(false);
@@ -87,9 +92,11 @@ async fn serve(host: &Host, config: ServeConfig, interrupts: &Interrupts) -> Res
     serving.close();
     announce(&api, address)?;
     notify(&[NotifyState::Ready]);
+    tracing::info!(store = %api.config.store.display(), %address, "the host serves");
 
     let signal = interrupts.first().await;
     say(format_args!("stopping after {}; once more to hurry", signal.name()));
+    tracing::info!(signal = signal.name(), "the host stops");
     notify(&[NotifyState::Stopping]);
     stopping.send_replace(true);
     tokio::select! {
@@ -103,6 +110,7 @@ async fn serve(host: &Host, config: ServeConfig, interrupts: &Interrupts) -> Res
 async fn stop(api: &Api, worker: &Worker, retention: Option<&Retention>, serving: &TaskTracker) {
     let until = Instant::now() + api.config.stop_patience.0;
     if api.config.on_stop == OnStop::Wait {
+        worker.begin_no_more();
         drop(timeout_at(until, worker.idle()).await);
     }
     let left = until.saturating_duration_since(Instant::now());

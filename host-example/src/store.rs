@@ -4,7 +4,9 @@
 //! knows which log it is.
 
 use std::{
+    fs,
     ops::ControlFlow,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -104,7 +106,17 @@ impl StoreReader {
     /// # Errors
     /// When it is not, or is no store.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
-        let log = SqliteReader::open(path).map_err(|error| failure_of(&error))?;
+        let log = SqliteReader::open(path).map_err(|error| match &error {
+            // Where nothing is to be made, it is not a matter of making it.
+            OpenError::PermissionDenied { .. } => {
+                let owner = fs::metadata(path).map_or_else(
+                    |_| String::new(),
+                    |found| format!("; it is that of the user with id {}", found.uid()),
+                );
+                Failure::new(FailureKind::NoPermission, format!("{error}{owner}"))
+            }
+            error => failure_of(error),
+        })?;
         Ok(Self { path: path.to_owned(), log })
     }
 

@@ -68,39 +68,13 @@ impl StoreChoice {
             }
         }
     }
-
-    /// Opens the one chosen store that knows the process.
-    ///
-    /// # Errors
-    /// When none does, or several do.
-    pub(crate) async fn open_with(&self, process_id: &ProcessId) -> Result<StoreReader, Failure> {
-        let mut found: Option<StoreReader> = None;
-        for store in self.open()? {
-            if store.process(process_id).await?.is_none() {
-                continue;
-            }
-            if let Some(earlier) = &found {
-                let (one, other) = (earlier.path().display(), store.path().display());
-                let line = format!("process `{process_id}` is in {one} and in {other}: name one of them with --store");
-                return Err(Failure::new(FailureKind::Usage, line));
-            }
-            found = Some(store);
-        }
-        found.ok_or_else(|| self.unknown(process_id))
-    }
-
-    fn unknown(&self, process_id: &ProcessId) -> Failure {
-        let place = match (&self.store, StoreSet::of_user()) {
-            (Some(path), _) => path.display().to_string(),
-            (None, Ok(set)) => set.directory().display().to_string(),
-            (None, Err(_)) => "any store".to_owned(),
-        };
-        Failure::new(FailureKind::NoInput, format!("unknown process `{process_id}` in {place}"))
-    }
 }
 
 /// Opens a store of the set. Another host may be creating it just now, and then it is no store for a moment.
-fn open_member(path: &Path) -> Result<StoreReader, Failure> {
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn open_member(path: &Path) -> Result<StoreReader, Failure> {
     for _ in 1..MEMBER_TRIES {
         match StoreReader::open(path) {
             Err(failure) if failure.kind() == FailureKind::Data => thread::sleep(MEMBER_PAUSE),

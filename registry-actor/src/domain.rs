@@ -51,7 +51,7 @@ pub use abandon::AbandonRequest;
 pub use apply::apply;
 pub use attempt::{AttemptFailed, AttemptFailure, AttemptStarted, ProcessAttempts, RetryPolicy};
 pub use command::{Command, CommandEvents, LeaseRelease, WriteAuthority};
-pub use cursor::{ChangeCursor, CursorFault, InvalidCursor, WakeCursor};
+pub use cursor::{ChangeCursor, CursorFault, InvalidCursor, RegistrationCursor, WakeCursor};
 pub use decide::{
     Decision, DecisionContext, PruneVerdict, Reply, RevokedGrant, UnfencedWrites, check_across, clear_wake_target,
     decide, prune_verdict, session_report,

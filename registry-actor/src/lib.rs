@@ -28,5 +28,9 @@ mod process_stat;
 #[cfg(feature = "remote")]
 pub mod remote;
 pub mod retention;
+#[cfg(feature = "metrics")]
+pub mod telemetry;
+#[cfg(all(not(feature = "metrics"), any(feature = "actors", feature = "sqlite")))]
+mod telemetry;
 #[cfg(feature = "actors")]
 pub mod worker;

@@ -29,7 +29,7 @@ pub use log::{
 };
 pub use query::{
     Answer, ChangePage, EventPage, HandleGrantPage, PendingWake, PendingWakePage, ProcessChange, ProcessGrantPage,
-    ProcessPage, Query,
+    ProcessPage, Query, RecentProcessPage,
 };
 pub use registry::{DurabilityTier, ProcessRegistry, ProcessRegistryExt, RegistryError, SignalReceipt};
 pub use sink::{MissedEvents, ProcessEventSink, is_emitted};

@@ -18,13 +18,13 @@ use registry_actor::domain::{
     ProcessRegistration, ProcessSessionDeleteReport, ProcessSignal, ProcessStarted, ProcessState, ProcessStatus,
     ProcessStatusFilter, ProcessTerminalSpec, ProcessTerminalState, ProcessValueSelector, ProcessWakeDedupeKey,
     ProcessWakeDelivery, ProcessWakeSpec, ProjectionWatermark, PruneExemption, PruneFilter, Receipt, ReceiptEvent,
-    RecoveryDisposition, Refusal, RegistryCommand, RegistryReceipt, ReplayKey, RetryPolicy, SelectorError, Sequence,
-    SessionDeletion, SessionScope, StoreSession, TimeRange, Tombstone, UnfencedWrites, WaitState, WakeCursor,
-    WriteAuthority, apply, clear_wake_target, decide,
+    RecoveryDisposition, Refusal, RegistrationCursor, RegistryCommand, RegistryReceipt, ReplayKey, RetryPolicy,
+    SelectorError, Sequence, SessionDeletion, SessionScope, StoreSession, TimeRange, Tombstone, UnfencedWrites,
+    WaitState, WakeCursor, WriteAuthority, apply, clear_wake_target, decide,
 };
 use registry_actor::port::{
     Answer, ChangePage, DurabilityTier, EventPage, HandleGrantPage, LogError, PendingWake, PendingWakePage,
-    ProcessChange, ProcessGrantPage, ProcessPage, Query, RegistryError,
+    ProcessChange, ProcessGrantPage, ProcessPage, Query, RecentProcessPage, RegistryError,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -588,6 +588,18 @@ fn queries_keep_their_shape() {
             ("pending_wakes", Query::PendingWakes { target: frame(), after: Some(wake_cursor()), limit: 100 }),
             ("changes", Query::Changes { after: Some(cursor()), limit: 100 }),
             ("changes_from_the_start", Query::Changes { after: None, limit: 100 }),
+            (
+                "recent_processes",
+                Query::RecentProcesses {
+                    filter: ProcessListFilter::default(),
+                    before: Some(RegistrationCursor::new(7)),
+                    limit: 100,
+                },
+            ),
+            (
+                "recent_processes_from_the_newest",
+                Query::RecentProcesses { filter: ProcessListFilter::any(), before: None, limit: 100 },
+            ),
             ("processes", processes(ProcessListFilter::default(), None)),
             (
                 "processes_completed",
@@ -630,6 +642,13 @@ fn answers_keep_their_shape() {
             ("event_none", Answer::Event(None)),
             ("lease", Answer::Lease(Some(Box::new(lease())))),
             ("lease_none", Answer::Lease(None)),
+            (
+                "recent_processes",
+                Answer::RecentProcesses(RecentProcessPage {
+                    records: vec![story().ended],
+                    next: Some(RegistrationCursor::new(7)),
+                }),
+            ),
             ("processes", Answer::Processes(ProcessPage { records: vec![story().ended], has_more: false })),
             ("tombstone", Answer::Tombstone(Some(tombstone()))),
             ("tombstone_none", Answer::Tombstone(None)),

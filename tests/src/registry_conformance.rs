@@ -132,6 +132,7 @@ macro_rules! registry_conformance {
             every_field_of_a_prune_filter_narrows,
             pages_of_grants_go_on_where_they_ended,
             pages_of_processes_beside_writers_miss_nothing_and_double_nothing,
+            recent_processes_come_newest_first_and_go_on_where_they_ended,
             registrations_are_validated,
             several_waits_end_with_the_first_of_them_or_with_all,
             targets_of_new_wakes_are_ticked,

@@ -414,10 +414,30 @@ async fn a_store_of_schema_version_2_goes_on_with_its_sessions() {
     drop(log);
     raw_connection(&backend.path()).execute_batch(BACK_TO_VERSION_2).expect("a store of version 2");
     let error = SqliteReader::open(backend.path()).expect_err("a reader does not migrate");
-    assert!(matches!(error, OpenError::OlderSchema { found: 2, known: 3, .. }), "{error}");
+    assert!(matches!(error, OpenError::OlderSchema { found: 2, known: 4, .. }), "{error}");
     let log = backend.open();
     assert!(before.is_earlier_session_of_same_store(log.session()), "{before} and {}", log.session());
     assert_whole(&*log, "p").await;
+}
+
+/// A store of version 3 lists its newest processes once it was opened.
+#[tokio::test]
+async fn a_store_of_schema_version_3_lists_the_newest_first() {
+    let mut backend = SqliteBackend::default();
+    let log = backend.open();
+    for name in ["b", "c", "a"] {
+        Author::registered(&*log, name).await;
+    }
+    log.close().await;
+    drop(log);
+    raw_connection(&backend.path()).execute_batch(BACK_TO_VERSION_3).expect("a store of version 3");
+    let log = backend.open();
+    for filter in [ProcessListFilter::any(), ProcessListFilter::default()] {
+        let asked = Query::RecentProcesses { filter, before: None, limit: 10 };
+        let Answer::RecentProcesses(page) = query(&*log, asked).await else { panic!("expected records") };
+        let names: Vec<_> = page.records.iter().map(|record| record.id().as_str()).collect();
+        assert_eq!((names, page.next), (vec!["a", "c", "b"], None));
+    }
 }
 
 /// The first version had neither columns to search by nor rows for wakes: both follow from what it stored.
@@ -535,8 +555,15 @@ async fn a_command_across_processes_is_answered_by_a_dead_writer() {
     .await;
 }
 
-/// What version 3 added, taken away again.
-const BACK_TO_VERSION_2: &str = "ALTER TABLE meta DROP COLUMN lineage; PRAGMA user_version = 2;";
+/// What version 4 added, taken away again.
+const BACK_TO_VERSION_3: &str = "
+    DROP INDEX processes_recent_by_status; DROP INDEX processes_recent_by_label; DROP INDEX process_tags_recent;
+    PRAGMA user_version = 3;";
+
+/// What versions 3 and 4 added, taken away again.
+const BACK_TO_VERSION_2: &str = "
+    DROP INDEX processes_recent_by_status; DROP INDEX processes_recent_by_label; DROP INDEX process_tags_recent;
+    ALTER TABLE meta DROP COLUMN lineage; PRAGMA user_version = 2;";
 
 /// What later versions added, taken away again.
 const BACK_TO_VERSION_1: &str = "

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use registry_actor::domain::{
     ChangeCursor, Command, ProcessEventAppendRequest, ProcessEventType, ProcessId, ProcessInput, ProcessListFilter,
-    ProcessRegistration, ProcessStatusFilter, RecoveryDisposition, Sequence, WriteAuthority,
+    ProcessRegistration, ProcessStatusFilter, RecoveryDisposition, RegistrationCursor, Sequence, WriteAuthority,
 };
 use registry_actor::log::{SqliteLog, SqliteOptions, SqliteReader};
 use registry_actor::port::{Answer, EventPage, ProcessLog, ProcessPage, Query};
@@ -209,6 +209,25 @@ async fn a_page_costs_the_same_wherever_it_is() {
                 matches!(answer, Answer::Processes(page) if page.records.len() == PAGE as usize),
                 "{name} at {place}"
             );
+            costs.push(cost);
+        }
+        rows.push(Row { name, costs });
+    }
+    for (name, filter) in [
+        ("recent, all", ProcessListFilter::any()),
+        ("recent, running", ProcessListFilter::of_status(ProcessStatusFilter::Running)),
+        ("recent, label", ProcessListFilter { label: Some("label-1".to_owned()), ..ProcessListFilter::any() }),
+        ("recent, tag", ProcessListFilter { tags: ["tag-1".to_owned()].into(), ..ProcessListFilter::any() }),
+    ] {
+        let mut costs = Vec::new();
+        let first = 7 * u64::from(PAGE) + 100;
+        // The store numbers its processes as they are registered. The last of all is deep, and read elsewhere.
+        for place in [processes, processes - (processes - first) / 3, u64::midpoint(processes, first), first] {
+            let before = Some(RegistrationCursor::new(place));
+            let (cost, answer) =
+                cost(&path, Query::RecentProcesses { filter: filter.clone(), before, limit: PAGE }).await;
+            let Answer::RecentProcesses(page) = answer else { panic!("expected records") };
+            assert_eq!((page.records.len(), page.next.is_some()), (PAGE as usize, true), "{name} before {place}");
             costs.push(cost);
         }
         rows.push(Row { name, costs });

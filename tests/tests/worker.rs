@@ -672,6 +672,27 @@ async fn a_drain_abandons_what_is_bound_to_the_worker_and_nothing_else() {
     scene.end(worker).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_begins_no_more_lets_what_runs_go_on_and_leaves_the_rest() {
+    let scene = Scene::new().await;
+    let id = process_id("long");
+    scene.executor.script(&id, |_| async {
+        tokio::time::sleep(TTL).await;
+        RunEnd::Ended(success())
+    });
+    let worker = scene.worker().await;
+    scene.register(registration("long", OwnerBound)).await;
+    scene.executor.until(|told| told.begun.len() == 1).await;
+    worker.begin_no_more();
+    let late = scene.register(registration("late", OwnerBound)).await;
+    worker.idle().await;
+    assert_eq!(scene.outcome(&id).await, success());
+    tokio::time::sleep(TTL * 2).await;
+    assert!(scene.executor.attempts(&late).is_empty());
+    assert!(!scene.record(&late).await.status.is_terminal());
+    scene.end(worker).await;
+}
+
 /// Nothing tells this worker of commits: it reads.
 #[tokio::test(start_paused = true)]
 async fn a_registry_that_does_not_tell_is_asked_from_time_to_time() {

@@ -19,6 +19,9 @@ pub(crate) struct EventView {
     pub(crate) payload: Value,
     /// When it was stored, in ms since the Unix epoch.
     pub(crate) occurred_at_ms: u64,
+    /// What makes one event of several sendings, if anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replay_key: Option<String>,
     /// Whether it came after the end of its process.
     pub(crate) late: bool,
 }
@@ -32,6 +35,7 @@ impl EventView {
             event_type: event.event_type.to_string(),
             payload: event.payload.clone(),
             occurred_at_ms: event.occurred_at_ms,
+            replay_key: event.replay_key.as_ref().map(ToString::to_string),
             late: event.late,
         }
     }

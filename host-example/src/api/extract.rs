@@ -1,6 +1,6 @@
 //! What comes with a request: path, query and body, each with a problem that says what was expected.
 
-use std::time::Duration;
+use std::{error::Error, iter::successors};
 
 use axum::{
     body::Bytes,
@@ -13,12 +13,9 @@ use axum::{
 };
 use registry_actor::domain::ProcessId;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::timeout;
+use tower_http::timeout::TimeoutError;
 
 use super::problem::Problem;
-
-/// How long a body may take to arrive.
-const BODY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A JSON body, in or out.
 #[derive(Clone, Copy, Debug)]
@@ -51,14 +48,13 @@ impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJ
     }
 }
 
-/// What was sent, if it is said to be JSON and arrives in time.
+/// What was sent, if it is said to be JSON.
 async fn body_of<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
     let kind = request.headers().get(header::CONTENT_TYPE);
     if !kind.is_some_and(is_json) {
         return Err(Problem::of_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
-    let body = timeout(BODY_PATIENCE, Bytes::from_request(request, state)).await;
-    Ok(body.map_err(|_| Problem::of_status(StatusCode::REQUEST_TIMEOUT))??)
+    Ok(Bytes::from_request(request, state).await?)
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
@@ -89,6 +85,9 @@ pub(crate) struct Path<T>(pub(crate) T);
 
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
+        if is_late(&rejection) {
+            return Self::of_status(StatusCode::REQUEST_TIMEOUT);
+        }
         let code = match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => "body_too_large",
             StatusCode::UNSUPPORTED_MEDIA_TYPE => "not_json",
@@ -100,11 +99,19 @@ impl From<JsonRejection> for Problem {
 
 impl From<BytesRejection> for Problem {
     fn from(rejection: BytesRejection) -> Self {
+        if is_late(&rejection) {
+            return Self::of_status(StatusCode::REQUEST_TIMEOUT);
+        }
         match rejection.status() {
             status @ StatusCode::PAYLOAD_TOO_LARGE => Self::of_status(status),
             status => Self::new(status, "invalid_body", rejection.body_text()),
         }
     }
+}
+
+/// Whether the body did not come in time.
+fn is_late(rejection: &dyn Error) -> bool {
+    successors(rejection.source(), |&error| error.source()).any(|error| error.is::<TimeoutError>())
 }
 
 impl From<QueryRejection> for Problem {

@@ -81,6 +81,8 @@ async fn enter(State(api): State<Arc<Api>>, Path(code): Path<String>) -> Respons
 pub(crate) struct LoginLink {
     /// Its path at this host. It is good once, and for ten minutes.
     path: String,
+    /// The whole of it, by the address that the host listens on.
+    url: String,
 }
 
 /// Nothing needs to be said.
@@ -104,7 +106,8 @@ pub(super) async fn create_link(
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_links", format!("{CODES} links are good already"))
             .retry_after(60)
     })?;
-    Ok((StatusCode::CREATED, Json(LoginLink { path: path_of(&code) })))
+    let path = path_of(&code);
+    Ok((StatusCode::CREATED, Json(LoginLink { url: format!("http://{}{path}", api.config.listen), path })))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use registry_actor::{
     domain::{
         AbandonRequest, Command, ProcessId, ProcessListFilter, ProcessRecord, ProcessSignal, ProcessStatusFilter,
-        ReceiptEvent, Refusal,
+        ReceiptEvent, Refusal, RegistrationCursor,
     },
     port::{ProcessRegistry, ProcessRegistryExt},
     worker::Explanation,
@@ -55,11 +55,24 @@ pub(super) struct ListQuery {
     created_from_ms: Option<u64>,
     /// Registered before then, in ms since the Unix epoch.
     created_until_ms: Option<u64>,
-    /// The last id of the page before.
+    /// `newest`: the last registered first; `id`: ascending by id. By default `id`.
+    order: Option<ListOrder>,
+    /// The `next_after` of the page before.
     after: Option<String>,
     /// How many at most.
     #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
+}
+
+/// In which order.
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum ListOrder {
+    /// Ascending by id.
+    #[default]
+    Id,
+    /// The last registered first.
+    Newest,
 }
 
 /// Which states.
@@ -87,7 +100,7 @@ impl From<StatusName> for ProcessStatusFilter {
     }
 }
 
-/// A page of processes, by id.
+/// A page of processes.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ProcessPageView {
     /// The processes.
@@ -117,13 +130,35 @@ pub(super) async fn list(
     };
     filter.created.from_ms = query.created_from_ms;
     filter.created.until_ms = query.created_until_ms;
-    let after = query.after.as_deref().map(process_id).transpose()?;
-    let page = api.host.registry.list_page(filter, after, limit).await?;
-    let last = page.records.last().filter(|_| page.has_more);
-    Ok(Json(ProcessPageView {
-        next_after: last.map(|record| record.id().to_string()),
-        processes: page.records.iter().map(|record| ProcessView::new(record)).collect(),
-    }))
+    let registry = &api.host.registry;
+    let (records, next_after) = match query.order.unwrap_or_default() {
+        ListOrder::Id => {
+            let after = query.after.as_deref().map(process_id).transpose()?;
+            let page = registry.list_page(filter, after, limit).await?;
+            let last = page.records.last().filter(|_| page.has_more);
+            let next_after = last.map(|record| record.id().to_string());
+            (page.records, next_after)
+        }
+        ListOrder::Newest => {
+            let before = query.after.as_deref().map(place_among_newest).transpose()?;
+            let page = registry.recent_processes(filter, before, limit).await?;
+            let next_after = page.next.map(|next| format!("{PLACE_PREFIX}{}", next.place()));
+            (page.records, next_after)
+        }
+    };
+    let processes = records.iter().map(|record| ProcessView::new(record)).collect();
+    Ok(Json(ProcessPageView { processes, next_after }))
+}
+
+/// Begins the text of a place in the list of the newest, so that it is not taken for an id.
+const PLACE_PREFIX: &str = "before:";
+
+/// The place that a page of the newest ended at.
+fn place_among_newest(text: &str) -> Result<RegistrationCursor, Problem> {
+    let place = text.strip_prefix(PLACE_PREFIX).and_then(|place| place.parse().ok());
+    place.map(RegistrationCursor::new).ok_or_else(|| {
+        Problem::invalid(format!("expected an `after` that a page of the order `newest` gave, found `{text}`"))
+    })
 }
 
 /// The limit of a page.

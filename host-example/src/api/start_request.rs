@@ -7,8 +7,8 @@ use std::{
 
 use axum::http::StatusCode;
 use registry_actor::domain::{
-    ParentEndRule, ProcessEventType, ProcessId, ProcessInput, ProcessParent, ProcessRegistration, RecoveryDisposition,
-    RetryPolicy,
+    ParentEndRule, ProcessEventType, ProcessId, ProcessInput, ProcessParent, ProcessRegistration, ProcessSignal,
+    RecoveryDisposition, RetryPolicy,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -32,6 +32,9 @@ pub(crate) struct StartRequest {
     work: Option<WorkRequest>,
     /// What a later host does with it if this one dies. By default `owner_bound`; what is `externally_owned` is no command.
     disposition: Option<DispositionName>,
+    /// The names of signals that may be sent to it.
+    #[serde(default)]
+    signals: BTreeSet<String>,
     /// Words by which lists find it.
     #[serde(default)]
     tags: BTreeSet<String>,
@@ -61,6 +64,9 @@ struct CommandRequest {
     env_names: BTreeSet<String>,
     /// How much output is recorded, in bytes.
     max_output_bytes: Option<u64>,
+    /// How long one attempt may take, in ms. One that takes longer has failed, and is followed by another where `retry` allows it.
+    #[schema(minimum = 1)]
+    time_limit_ms: Option<u64>,
 }
 
 /// Work of another kind.
@@ -73,7 +79,7 @@ struct WorkRequest {
     #[serde(default)]
     #[schema(value_type = Value)]
     payload: Value,
-    /// Types of events that may be appended to it, beyond those that every process has; `signal.NAME` is that of a signal.
+    /// Types of events that may be appended to it, beyond those that every process has.
     #[serde(default)]
     event_types: BTreeSet<String>,
     /// The session that is woken by it.
@@ -147,7 +153,10 @@ impl StartRequest {
             }
             _ => return Err(Problem::invalid("expected either `command` or `work`")),
         };
-        registration = registration.with_tags(self.tags);
+        let signals = self.signals.into_iter().map(ProcessSignal::new).collect::<Result<Vec<_>, _>>();
+        let signals = signals.map_err(|error| Problem::invalid(error.to_string()))?;
+        registration =
+            registration.with_extra_event_types(signals.iter().map(ProcessSignal::declared_type)).with_tags(self.tags);
         if let Some(retry) = self.retry {
             if disposition != RecoveryDisposition::Rerunnable {
                 return Err(Problem::invalid(
@@ -208,6 +217,7 @@ impl CommandRequest {
             env: self.env,
             env_names: self.env_names.into_iter().collect(),
             max_output_bytes: self.max_output_bytes.unwrap_or(DEFAULT_MAX_OUTPUT_BYTES),
+            time_limit_ms: self.time_limit_ms,
         })
     }
 }

@@ -19,8 +19,18 @@ use crate::{failure::FailureKind, interrupt::InterruptSignal};
 /// The exit code of who was ended by a deadline, as `timeout(1)` has it.
 pub(crate) const DEADLINE_EXIT_CODE: u8 = 124;
 
+/// The exit code of a process that failed, and of which nothing more exact is known.
+pub(crate) const FAILED_EXIT_CODE: u8 = 1;
+
+/// The exit codes of what was not run, as shells have them.
+const CANNOT_EXECUTE_EXIT_CODE: u8 = 126;
+const NOT_FOUND_EXIT_CODE: u8 = 127;
+
 /// The code of the failure of a process that was ended by its deadline, whoever ended it.
 pub(crate) const DEADLINE_PASSED: &str = "deadline_passed";
+
+/// The code of the failure of an attempt that took longer than it may.
+pub(crate) const TIME_LIMIT_PASSED: &str = "time_limit_passed";
 
 /// How an attempt came to its end.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +47,11 @@ pub(crate) enum Ending {
     /// Its time was over.
     DeadlinePassed {
         /// How the command ended of it; absent when it was never started.
+        end: Option<CommandEnd>,
+    },
+    /// The attempt took longer than one may; the next one has as much time again.
+    TimeLimitPassed {
+        /// How the command ended of it.
         end: Option<CommandEnd>,
     },
     /// The kernel would not run the command.
@@ -118,6 +133,12 @@ impl Ending {
                 "the command did not end by its deadline".to_owned(),
                 ended(*end, attempt),
             ),
+            Self::TimeLimitPassed { end } => failure(
+                ProcessFailureClass::Timeout,
+                TIME_LIMIT_PASSED,
+                "the command did not end within its time limit".to_owned(),
+                ended(*end, attempt),
+            ),
             Self::NotExecuted { subject, failure: spawn_failure } => failure(
                 ProcessFailureClass::InvalidRequest,
                 code_of(spawn_failure),
@@ -145,7 +166,10 @@ impl Ending {
     /// executed cannot be executed the next time either.
     pub(crate) fn to_run_end(&self, attempt: u32, repetition: Repetition) -> RunEnd {
         let outcome = self.to_await_output(attempt);
-        let is_repeatable = matches!(self, Self::Command(_) | Self::NoGuard { .. } | Self::GuardLost { .. });
+        let is_repeatable = matches!(
+            self,
+            Self::Command(_) | Self::TimeLimitPassed { .. } | Self::NoGuard { .. } | Self::GuardLost { .. }
+        );
         match outcome {
             ProcessAwaitOutput::Failure { class, code, message, .. }
                 if is_repeatable && repetition == Repetition::Allowed =>
@@ -164,7 +188,7 @@ impl Ending {
             Self::Cancelled { cause: CancelCause::EarlierRequest | CancelCause::Request { .. }, .. } => {
                 InterruptSignal::Terminate.exit_code()
             }
-            Self::DeadlinePassed { .. } => DEADLINE_EXIT_CODE,
+            Self::DeadlinePassed { .. } | Self::TimeLimitPassed { .. } => DEADLINE_EXIT_CODE,
             Self::NotExecuted { failure, .. } => ExitStatus::from(failure).code(),
             Self::NoGuard { .. } => FailureKind::System.code(),
             Self::GuardLost { .. } => FailureKind::Software.code(),
@@ -184,6 +208,31 @@ pub(crate) fn summary(outcome: &ProcessAwaitOutput) -> String {
             Some(owner) => format!("{state} (its host {} is dead)", owner.owner_id),
             None => state.to_string(),
         },
+    }
+}
+
+/// What a shell is to see of a process that has ended, by its outcome alone, wherever it ran: as `proctor run` would have
+/// ended with it, but that whoever cancelled it is one.
+pub(crate) fn exit_code_of(outcome: &ProcessAwaitOutput) -> u8 {
+    match outcome {
+        ProcessAwaitOutput::Success { .. } => 0,
+        ProcessAwaitOutput::Cancelled { .. } => InterruptSignal::Terminate.exit_code(),
+        ProcessAwaitOutput::Abandoned { .. } => FailureKind::Unavailable.code(),
+        ProcessAwaitOutput::Failure { code, raw, .. } => {
+            let number = |name: &str| {
+                raw.as_ref().and_then(|raw| raw.get(name)?.as_i64()).and_then(|number| i32::try_from(number).ok())
+            };
+            match (code.as_str(), number("exit_code"), number("signal")) {
+                (DEADLINE_PASSED, ..) => DEADLINE_EXIT_CODE,
+                ("exit_status", Some(code), _) => ExitStatus::from(CommandEnd::Exited { code }).code(),
+                ("signal", _, Some(signal)) => ExitStatus::from(CommandEnd::Signaled { signal }).code(),
+                ("not_found", ..) => NOT_FOUND_EXIT_CODE,
+                ("cannot_execute" | "directory", ..) => CANNOT_EXECUTE_EXIT_CODE,
+                ("no_guard", ..) => FailureKind::System.code(),
+                ("guard_lost", ..) => FailureKind::Software.code(),
+                _ => FAILED_EXIT_CODE,
+            }
+        }
     }
 }
 
@@ -231,6 +280,28 @@ mod tests {
     }
 
     #[test]
+    fn an_outcome_has_the_exit_code_of_its_ending() {
+        let spawn = |stage, errno| SpawnFailure { stage, errno, message: String::new() };
+        let not_executed = |stage, errno| Ending::NotExecuted { subject: "x".to_owned(), failure: spawn(stage, errno) };
+        for ending in [
+            Ending::Command(CommandEnd::Exited { code: 0 }),
+            Ending::Command(CommandEnd::Exited { code: 3 }),
+            Ending::Command(CommandEnd::Signaled { signal: 9 }),
+            Ending::Cancelled { cause: CancelCause::EarlierRequest, end: Some(CommandEnd::Exited { code: 0 }) },
+            Ending::DeadlinePassed { end: Some(CommandEnd::Exited { code: 0 }) },
+            not_executed(SpawnStage::Program, Errno::NOENT.raw_os_error()),
+            not_executed(SpawnStage::Program, Errno::ACCESS.raw_os_error()),
+            not_executed(SpawnStage::Directory, Errno::NOENT.raw_os_error()),
+            Ending::NoGuard { reason: "x".to_owned() },
+            Ending::GuardLost { reason: "x".to_owned(), remains: Value::Null },
+        ] {
+            assert_eq!(exit_code_of(&ending.to_await_output(1)), ending.exit_code(), "{ending:?}");
+        }
+        let other = failure(ProcessFailureClass::Execution, "exit_status", String::new(), Value::Null);
+        assert_eq!(exit_code_of(&other), FAILED_EXIT_CODE);
+    }
+
+    #[test]
     fn a_signal_is_a_failure_of_its_own() {
         let ending = Ending::Command(CommandEnd::Signaled { signal: 9 });
         let expected = (ProcessFailureClass::Execution, "signal".to_owned(), json!({"signal": 9, "attempt": 2}));
@@ -255,6 +326,17 @@ mod tests {
         assert_eq!(parts(&ending), expected);
         assert_eq!(ending.exit_code(), 124);
         assert!(matches!(ending.to_run_end(1, Repetition::Allowed), RunEnd::Ended(_)));
+    }
+
+    #[test]
+    fn an_attempt_past_its_time_limit_timed_out_and_may_be_followed_by_another() {
+        let ending = Ending::TimeLimitPassed { end: Some(CommandEnd::Signaled { signal: 15 }) };
+        let expected =
+            (ProcessFailureClass::Timeout, "time_limit_passed".to_owned(), json!({"signal": 15, "attempt": 2}));
+        assert_eq!(parts(&ending), expected);
+        assert_eq!(ending.exit_code(), 124);
+        assert!(matches!(ending.to_run_end(1, Repetition::Allowed), RunEnd::Failed(_)));
+        assert!(matches!(ending.to_run_end(1, Repetition::UsedUp), RunEnd::Ended(_)));
     }
 
     #[test]

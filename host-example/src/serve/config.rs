@@ -303,6 +303,50 @@ mod tests {
         assert_eq!(allowed("store = '/s'\nlisten = '0.0.0.0:1'\nallow_command = ['ls']"), Some(["ls".into()].into()));
     }
 
+    /// The settings as a table of Markdown: how `--help` explains them, and by which names the other places know them.
+    fn table() -> String {
+        let command = ServeArgs::augment_args(clap::Command::new("serve"));
+        let mut table = "| flag | variable | in the file | what it says |\n|---|---|---|---|\n".to_owned();
+        for arg in command.get_arguments() {
+            let Some(flag) = arg.get_long() else { continue };
+            let code = |name: &str| format!("`{name}`");
+            let variable = arg.get_env().map_or_else(String::new, |name| code(&name.to_string_lossy()));
+            let is_setting = !["config", "print-config"].contains(&flag);
+            let key = if is_setting { code(&flag.replace('-', "_")) } else { String::new() };
+            let help = arg.get_long_help().or_else(|| arg.get_help()).map(ToString::to_string).unwrap_or_default();
+            let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+            table += &format!("| {} | {variable} | {key} | {help} |\n", code(&format!("--{flag}")));
+        }
+        table
+    }
+
+    #[test]
+    fn the_documented_table_is_that_of_the_code() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+        let documented = fs::read_to_string(&path).expect("the documentation");
+        let (begin, end) = ("<!-- settings -->\n", "<!-- end of settings -->");
+        let (before, rest) = documented.split_once(begin).expect("the begin of the table");
+        let (shown, after) = rest.split_once(end).expect("the end of the table");
+        if std::env::var_os("PROCTOR_REWRITE_DOCS").is_some() {
+            fs::write(&path, format!("{before}{begin}{}{end}{after}", table())).expect("written");
+            return;
+        }
+        assert_eq!(shown, table(), "PROCTOR_REWRITE_DOCS=1 writes it anew");
+    }
+
+    #[test]
+    fn each_setting_has_the_same_name_everywhere() {
+        let command = ServeArgs::augment_args(clap::Command::new("serve"));
+        let config = file("store = '/s'\nallow_command = ['ls']\nretain = '2h'").config().expect("a config");
+        let printed: toml::Table = toml::to_string(&config).expect("text").parse().expect("a table");
+        for arg in command.get_arguments().filter(|arg| arg.get_id() != "print_config" && arg.get_id() != "config") {
+            let flag = arg.get_long().expect("a flag").to_owned();
+            let variable = arg.get_env().expect("a variable").to_string_lossy().into_owned();
+            assert_eq!(variable, format!("PROCTOR_{}", flag.replace('-', "_").to_uppercase()));
+            assert!(printed.contains_key(&flag.replace('-', "_")), "{flag} is not printed");
+        }
+    }
+
     #[test]
     fn an_unknown_setting_is_refused_by_name() {
         let error = toml::from_str::<ServeSettings>("max_stream = 1").expect_err("a typo");

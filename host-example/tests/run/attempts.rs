@@ -28,6 +28,21 @@ fn a_command_that_is_not_over_at_its_deadline_is_ended_with_124() {
 }
 
 #[test]
+fn an_attempt_past_its_time_limit_is_ended_and_the_next_one_has_as_much_time_again() {
+    let sandbox = Sandbox::new();
+    let options = ["--id", "slow", "--time-limit", "400ms", "--disposition", "rerunnable"];
+    let again = [&options[..], &["--max-attempts", "2", "--backoff", "1ms"]].concat();
+    let output = sandbox.run(&again, "echo $$; exec sleep 1000");
+    assert_eq!(code(&output), 124, "{}", stderr(&output));
+    let pids: Vec<String> = stdout(&output).lines().map(str::to_owned).collect();
+    assert_eq!(pids.len(), 2, "{pids:?}");
+    assert!(!pids.iter().any(|line| is_alive(pid(line))), "{pids:?}");
+    let shown = sandbox.show("slow");
+    assert_eq!((&shown["status"], &shown["attempts"]), (&"failed".into(), &2.into()));
+    assert_eq!(shown["outcome"]["code"], "time_limit_passed");
+}
+
+#[test]
 fn a_deadline_that_passes_between_two_attempts_has_the_same_code() {
     let sandbox = Sandbox::new();
     let options =

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use ractor::{Actor, ActorCell, ActorRef, Message};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot, watch};
+use tracing::Instrument;
 
 use self::closing::Closing;
 use super::actor_wait::{ActorWait, await_by_message};
@@ -32,6 +33,7 @@ use crate::port::{
     AcrossError, Answer, AppendError, ChangeSource, CommitFollower, CommitListener, DurabilityTier, EngineError,
     ProcessLog, ProcessRegistry, ProcessWait, Query, RegistryError, TreeStep, WaitAnswer, WaitError, WaitReader,
 };
+use crate::telemetry;
 
 /// How often a command whose actor died is sent again. More than the failures that quarantine a process, so that the
 /// caller hears of the quarantine.
@@ -376,18 +378,20 @@ impl ActorRegistry {
             }
         }
     }
-}
 
-#[async_trait]
-impl ProcessRegistry for ActorRegistry {
-    async fn execute(&self, process_id: &ProcessId, command: Command) -> Result<Receipt, RegistryError> {
+    async fn carry_out(
+        &self,
+        process_id: &ProcessId,
+        command: Command,
+        operation: OperationId,
+    ) -> Result<Receipt, RegistryError> {
         if self.inner.door.is_closed() {
             return Err(RegistryError::Closed);
         }
         let permit = Arc::clone(&self.inner.permits)
             .try_acquire_owned()
             .map_err(|_| RegistryError::Busy { limit: self.inner.environment.options.commands_under_way })?;
-        let call = Arc::new(Call::new(self.next_operation(), command, permit));
+        let call = Arc::new(Call::new(operation, command, permit));
         let unknown = |reason: String| RegistryError::OutcomeUnknown {
             process_id: process_id.clone(),
             operation: call.operation,
@@ -420,8 +424,11 @@ impl ProcessRegistry for ActorRegistry {
         }
     }
 
-    /// Goes to the log and past the actors: one that is touched learns of it as of a foreign writer.
-    async fn execute_across(&self, command: RegistryCommand) -> Result<RegistryReceipt, RegistryError> {
+    async fn carry_out_across(
+        &self,
+        command: RegistryCommand,
+        operation: OperationId,
+    ) -> Result<RegistryReceipt, RegistryError> {
         if self.inner.door.is_closed() {
             return Err(RegistryError::Closed);
         }
@@ -430,7 +437,6 @@ impl ProcessRegistry for ActorRegistry {
             .permits
             .try_acquire()
             .map_err(|_| RegistryError::Busy { limit: self.inner.environment.options.commands_under_way })?;
-        let operation = self.next_operation();
         let context = self.inner.environment.context(operation, ObservedProcess::Unknown);
         let name = command.name();
         self.inner.environment.log.execute_across(command, context).await.map_err(|error| match error {
@@ -444,7 +450,26 @@ impl ProcessRegistry for ActorRegistry {
             AcrossError::Append(error) => RegistryError::NotStored { reason: error.to_string() },
         })
     }
+}
 
+#[async_trait]
+impl ProcessRegistry for ActorRegistry {
+    async fn execute(&self, process_id: &ProcessId, command: Command) -> Result<Receipt, RegistryError> {
+        let (name, operation) = (command.name(), self.next_operation());
+        let span = tracing::debug_span!("command", %process_id, %operation, command = name);
+        let answer = self.carry_out(process_id, command, operation).instrument(span).await;
+        telemetry::command_answered(name, &answer);
+        answer
+    }
+
+    /// Goes to the log and past the actors: one that is touched learns of it as of a foreign writer.
+    async fn execute_across(&self, command: RegistryCommand) -> Result<RegistryReceipt, RegistryError> {
+        let (name, operation) = (command.name(), self.next_operation());
+        let span = tracing::debug_span!("command", %operation, command = name);
+        let answer = self.carry_out_across(command, operation).instrument(span).await;
+        telemetry::command_answered(name, &answer);
+        answer
+    }
     fn durability_tier(&self) -> DurabilityTier {
         self.inner.environment.log.durability()
     }

@@ -15,6 +15,7 @@ use super::seat::Seat;
 use super::shard::{ShardActor, ShardArguments, ShardMessage};
 use super::tree::{Life, Member};
 use crate::port::TreeStep;
+use crate::telemetry;
 
 /// The root.
 #[derive(Debug, Clone, Copy)]
@@ -176,6 +177,7 @@ impl Root {
         let history = self.histories.entry(member).or_default();
         match history.record_failure(environment.elapsed(), &policy) {
             RestartDecision::After(delay) => {
+                telemetry::restarted("supervisor");
                 tracing::error!(%member, reason, ?delay, "a supervisor of the registry ended and is started again");
                 drop(myself.send_after(delay, move || RootMessage::Restart(member)));
                 Ok(())

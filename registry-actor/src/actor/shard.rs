@@ -21,6 +21,7 @@ use super::shutdown::Rest;
 use super::tree::{Life, Member};
 use crate::domain::ProcessId;
 use crate::port::{FaultPoint, LogError, RegistryError};
+use crate::telemetry;
 
 /// How many commands may wait for one process to start again.
 const BUFFER_LIMIT: usize = 4_096;
@@ -255,6 +256,7 @@ impl Shard {
     /// Starts the actor of a slot and hands it what waits.
     async fn start(&mut self, process_id: &ProcessId, myself: &ActorRef<ShardMessage>) {
         self.environment.reached(FaultPoint::Activate, process_id);
+        telemetry::activated();
         let (gate, activity, predecessor) = self.environment.directory.prepare(process_id);
         let predecessor = if self.inherited.remove(process_id) { Predecessor::Some } else { predecessor };
         let arguments = ProcessArguments {
@@ -355,6 +357,7 @@ impl Shard {
         match (&slot.phase, decision) {
             (Phase::Quarantined { .. }, _) => {}
             (Phase::Alive(_) | Phase::Delayed | Phase::Queued(_), RestartDecision::After(delay)) => {
+                telemetry::restarted("process");
                 slot.phase = Phase::Delayed;
                 drop(myself.send_after(delay, move || ShardMessage::Due(process_id)));
             }
@@ -392,6 +395,7 @@ impl Shard {
     }
 
     fn quarantine(&mut self, process_id: &ProcessId, until: Duration, reason: &str) {
+        telemetry::quarantined();
         tracing::error!(%process_id, reason, "process is quarantined");
         let now = self.environment.elapsed();
         let left_ms = u64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(u64::MAX);

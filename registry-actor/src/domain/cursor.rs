@@ -132,6 +132,25 @@ impl From<ChangeCursor> for String {
     }
 }
 
+/// How far a reader has come among processes, newest registration first. Opaque: it grows, and says nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RegistrationCursor(u64);
+
+impl RegistrationCursor {
+    /// A cursor at a place, for the log that hands it out; later registrations have larger ones.
+    #[must_use]
+    pub const fn new(place: u64) -> Self {
+        Self(place)
+    }
+
+    /// The place, for the log that handed it out.
+    #[must_use]
+    pub const fn place(self) -> u64 {
+        self.0
+    }
+}
+
 /// How far a reader has come in the pending wakes of a target. Opaque: it grows, and says nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

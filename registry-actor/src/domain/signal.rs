@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::event::deterministic_key;
-use super::{Limits, ProcessEventAppendRequest, ProcessId};
+use super::{Limits, ProcessEventAppendRequest, ProcessEventType, ProcessId};
 
 /// Name of a signal: letters, digits, `_` and `-` of ASCII.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -55,6 +55,12 @@ impl ProcessSignal {
     #[must_use]
     pub fn event_type(&self) -> String {
         format!("{}{}", Self::PREFIX, self.0)
+    }
+
+    /// What a registration declares so that the signal may be sent: events of its type, of any payload.
+    #[must_use]
+    pub fn declared_type(&self) -> ProcessEventType {
+        ProcessEventType::plain(self.event_type())
     }
 
     /// Key of the wait for the nth signal of this name, counted from 1.

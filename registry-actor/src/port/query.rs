@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     ChangeCursor, Limits, ProcessEvent, ProcessHandleGrant, ProcessId, ProcessLease, ProcessListFilter, ProcessRecord,
-    ProcessWakeDelivery, Refusal, Sequence, SessionDeletion, SessionScope, Tombstone, WakeCursor,
+    ProcessWakeDelivery, Refusal, RegistrationCursor, Sequence, SessionDeletion, SessionScope, Tombstone, WakeCursor,
 };
 
 /// A read.
@@ -127,6 +127,15 @@ pub enum Query {
         /// At most so many, 1 to [`ProcessPage::MAX_LIMIT`]; larger values are cut to it.
         limit: u32,
     },
+    /// A page of records, the last registered first. Answered by [`Answer::RecentProcesses`].
+    RecentProcesses {
+        /// Which ones.
+        filter: ProcessListFilter,
+        /// Exclusive upper bound; `None` begins at the newest.
+        before: Option<RegistrationCursor>,
+        /// At most so many, 1 to [`ProcessPage::MAX_LIMIT`]; larger values are cut to it.
+        limit: u32,
+    },
 }
 
 /// Answer to a [`Query`].
@@ -144,6 +153,8 @@ pub enum Answer {
     Lease(Option<Box<ProcessLease>>),
     /// Records.
     Processes(ProcessPage),
+    /// Records, newest first.
+    RecentProcesses(RecentProcessPage),
     /// What is left of a pruned process.
     Tombstone(Option<Tombstone>),
     /// How many.
@@ -186,6 +197,15 @@ pub struct ProcessPage {
 impl ProcessPage {
     /// The largest page.
     pub const MAX_LIMIT: u32 = Limits::RECORDS_PER_PAGE;
+}
+
+/// A page of records, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecentProcessPage {
+    /// The last registered first.
+    pub records: Vec<Arc<ProcessRecord>>,
+    /// Where to go on: before the last record of the page. `None` if no more followed when the page was read.
+    pub next: Option<RegistrationCursor>,
 }
 
 /// A page of grants of one scope, each with its process.
@@ -261,11 +281,12 @@ impl Query {
             | Self::RecentEvents { limit: 0, .. }
             | Self::WakeEvents { limit: 0, .. }
             | Self::Processes { limit: 0, .. }
+            | Self::RecentProcesses { limit: 0, .. }
             | Self::HandleGrants { limit: 0, .. }
             | Self::GrantsOfProcess { limit: 0, .. }
             | Self::PendingWakes { limit: 0, .. }
             | Self::Changes { limit: 0, .. } => Err(Refusal::EmptyPage),
-            Self::Processes { filter, .. } => filter.check(),
+            Self::Processes { filter, .. } | Self::RecentProcesses { filter, .. } => filter.check(),
             _ => Ok(()),
         }
     }

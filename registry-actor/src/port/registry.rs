@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use super::change::ChangeSource;
 use super::log::LogError;
-use super::query::{Answer, ChangePage, EventPage, PendingWakePage, ProcessPage, Query};
+use super::query::{Answer, ChangePage, EventPage, PendingWakePage, ProcessPage, Query, RecentProcessPage};
 use crate::domain::{
     AbandonRequest, AttemptFailure, ChangeCursor, Command, LeaseFence, LeaseOwnerIdentity, LeaseRelease, Limits,
     OperationId, ProcessAwaitOutput, ProcessEvent, ProcessEventAppendRequest, ProcessExternalRef,
     ProcessHandleDescriptor, ProcessHandleGrant, ProcessId, ProcessLease, ProcessLeaseClaimOutcome, ProcessListFilter,
     ProcessPruneReport, ProcessRecord, ProcessRegistration, ProcessSessionDeleteReport, ProcessSignal, ProcessStarted,
-    ProjectionWatermark, PruneFilter, Receipt, Refusal, RegistryCommand, RegistryReceipt, Sequence, SessionScope,
-    Tombstone, WaitState, WakeCursor, WriteAuthority,
+    ProjectionWatermark, PruneFilter, Receipt, Refusal, RegistrationCursor, RegistryCommand, RegistryReceipt, Sequence,
+    SessionScope, Tombstone, WaitState, WakeCursor, WriteAuthority,
 };
 
 /// A registry of durable processes.
@@ -530,6 +530,19 @@ pub trait ProcessRegistryExt: sealed::Sealed + ProcessRegistry {
         match self.query(Query::Processes { filter, after, limit }).await? {
             Answer::Processes(page) => Ok(page),
             _ => Err(wrong_answer("processes")),
+        }
+    }
+
+    /// Records before a cursor, the last registered first, at most `limit`.
+    async fn recent_processes(
+        &self,
+        filter: ProcessListFilter,
+        before: Option<RegistrationCursor>,
+        limit: u32,
+    ) -> Result<RecentProcessPage, RegistryError> {
+        match self.query(Query::RecentProcesses { filter, before, limit }).await? {
+            Answer::RecentProcesses(page) => Ok(page),
+            _ => Err(wrong_answer("recent processes")),
         }
     }
 

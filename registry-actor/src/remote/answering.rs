@@ -109,7 +109,10 @@ fn smaller(query: &Query) -> Option<Query> {
         | Query::Events { limit, .. }
         | Query::PendingWakes { limit, .. }
         | Query::Changes { limit, .. } => *limit = (*limit).min(crate::domain::Limits::EVENTS_PER_PAGE) / 2,
-        Query::HandleGrants { limit, .. } | Query::GrantsOfProcess { limit, .. } | Query::Processes { limit, .. } => {
+        Query::HandleGrants { limit, .. }
+        | Query::GrantsOfProcess { limit, .. }
+        | Query::Processes { limit, .. }
+        | Query::RecentProcesses { limit, .. } => {
             *limit = (*limit).min(crate::domain::Limits::RECORDS_PER_PAGE) / 2;
         }
         Query::Process { .. }

@@ -146,10 +146,15 @@ impl Account {
         run.is_some()
     }
 
+    /// Lets nothing in any more. What is under way goes on.
+    pub(super) fn close_door(&self) {
+        self.runs().closed = true;
+    }
+
     /// Begins no more runs, and tells all that are under way why they have to end.
     pub(super) fn close(&self, cause: &StopCause) {
-        let mut runs = self.runs();
-        runs.closed = true;
+        self.close_door();
+        let runs = self.runs();
         for run in runs.under_way.values() {
             run.stop.stop(cause.clone());
         }

@@ -26,6 +26,7 @@ use crate::domain::{
     ProcessLease, RecoveryDisposition,
 };
 use crate::port::{CommitListener, ProcessRegistryExt, RegistryError, Timestamp};
+use crate::telemetry;
 
 /// The drive.
 #[derive(Debug, Clone, Copy)]
@@ -157,6 +158,8 @@ impl Drive {
         let passed = sweep.pass(cursor, |process_id| agenda.is_put_off(process_id, now)).await;
         let (report, looks, parents) = (sweep.report, sweep.looks, sweep.parents);
         self.take_in(looks, parents);
+        telemetry::swept();
+        report.tell();
         // One that failed begins anew: what it has seen is on the agenda.
         let pause = match &passed {
             Ok(None) if !mem::take(&mut self.once_more) => self.pass_interval,
@@ -227,6 +230,7 @@ impl Drive {
             match taken {
                 Some(TakeOver::Ended | TakeOver::ToBeContinued) => self.agenda.has_moved(&process_id),
                 Some(TakeOver::Left { reason }) => {
+                    telemetry::run_over("left");
                     tracing::info!(%process_id, reason, "a process is left as it is for now");
                     self.agenda.put_off(process_id, Instant::now());
                     continue;
@@ -277,6 +281,7 @@ impl Drive {
                 }
             }
         }
+        sweep.report.tell();
         let (looks, parents) = (sweep.looks, sweep.parents);
         self.take_in(looks, parents);
     }

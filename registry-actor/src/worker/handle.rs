@@ -172,6 +172,12 @@ impl Worker {
         self.environment.account.emptied().await;
     }
 
+    /// Begins no more runs, and lets those under way go on: [`idle`](Self::idle) then waits for the last of them. There is no way
+    /// back.
+    pub fn begin_no_more(&self) {
+        self.environment.account.close_door();
+    }
+
     /// The processes that this worker is taking over or running, by id.
     #[must_use]
     pub fn under_way(&self) -> Vec<ProcessId> {

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::domain::{LeaseFence, LeaseTimings, ProcessLease, ProcessLeaseClaimOutcome, Refusal};
 use crate::port::{ProcessRegistry, ProcessRegistryExt, RegistryError};
+use crate::telemetry;
 
 /// How long to wait after a renewal that failed for a reason that may pass.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -119,6 +120,7 @@ impl Renewal {
                 }
                 Err(error) => match judge(&error, deadline.saturating_duration_since(Instant::now())) {
                     Judgement::Lost => {
+                        telemetry::lease_lost();
                         tracing::warn!(process_id = %self.lease.process_id, %error, "the lease is lost");
                         self.tenure.send_replace(Tenure::Lost(self.lease));
                         return;

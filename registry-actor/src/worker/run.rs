@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tracing::Instrument;
 
 use super::account::RunEntry;
 use super::handle::Environment;
@@ -23,6 +24,7 @@ use crate::domain::{
     ProcessLease, ProcessLeaseClaimOutcome, ProcessRecord, ProcessStarted, Refusal, Verdict,
 };
 use crate::port::{Backoff, ProcessExecutor, ProcessRegistryExt, RegistryError, RemainsOf, RunEnd, StopCause};
+use crate::telemetry;
 
 /// One process in the hands of a worker.
 pub(super) struct Run {
@@ -166,7 +168,15 @@ impl Claimed<'_> {
     }
 
     async fn end(&self, output: &ProcessAwaitOutput) -> Result<TakeOver, RegistryError> {
-        self.journal.complete(output).await.map(|_| TakeOver::Ended)
+        self.journal.complete(output).await?;
+        self.tell_end(output.terminal_state().label());
+        Ok(TakeOver::Ended)
+    }
+
+    /// What a run came to: the state of its process, or that it is to be continued.
+    fn tell_end(&self, result: &'static str) {
+        telemetry::run_over(result);
+        tracing::info!(process_id = %self.run.process_id, result, "a run has ended");
     }
 
     /// One attempt: begun durably, executed, and its end written.
@@ -188,8 +198,16 @@ impl Claimed<'_> {
             entry: Arc::clone(&self.run.entry),
             clock: Arc::clone(&environment.options.clock),
         });
-        let end = self.execute(executor, context, &record).await;
-        self.write_end(end).await
+        let attempt = context.attempt;
+        telemetry::attempt_begun();
+        let span = tracing::info_span!("attempt", process_id = %self.run.process_id, attempt);
+        async {
+            tracing::info!("an attempt has begun");
+            let end = self.execute(executor, context, &record).await;
+            self.write_end(end).await
+        }
+        .instrument(span)
+        .await
     }
 
     /// Runs the executor until it returns, or until its time is over: `None` then.
@@ -201,7 +219,7 @@ impl Claimed<'_> {
     ) -> Option<RunEnd> {
         // A task of its own: a panic is its end and not ours. Dropping the set ends it.
         let mut execution = JoinSet::new();
-        execution.spawn(async move { executor.execute(context).await });
+        execution.spawn(async move { executor.execute(context).await }.in_current_span());
         let mut causes = std::pin::pin!(self.tell_causes(record));
         let grace = self.run.environment.options.grace;
         let mut overtime = std::pin::pin!(overtime(&self.run.stopped, grace));
@@ -274,7 +292,7 @@ impl Claimed<'_> {
         let written = match ending(end, cause) {
             Ending::Outcome(output) => self.end(&output).await,
             Ending::Failure(failure) => self.fail(&failure).await,
-            Ending::Release => self.journal.release().await.map(|()| TakeOver::ToBeContinued),
+            Ending::Release => self.release().await,
         };
         match written {
             Err(RegistryError::Refused(refusal)) if is_of_the_content(&refusal) => {
@@ -289,9 +307,17 @@ impl Claimed<'_> {
         }
     }
 
+    async fn release(&self) -> Result<TakeOver, RegistryError> {
+        self.journal.release().await?;
+        self.tell_end("released");
+        Ok(TakeOver::ToBeContinued)
+    }
+
     async fn fail(&self, failure: &AttemptFailure) -> Result<TakeOver, RegistryError> {
         let record = self.journal.fail_attempt(failure).await?;
-        Ok(if record.status.is_terminal() { TakeOver::Ended } else { TakeOver::ToBeContinued })
+        let has_ended = record.status.is_terminal();
+        self.tell_end(if has_ended { record.status.label() } else { "retry" });
+        Ok(if has_ended { TakeOver::Ended } else { TakeOver::ToBeContinued })
     }
 }
 

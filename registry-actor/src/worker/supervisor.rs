@@ -9,6 +9,7 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Supervisio
 use super::drive::{DriveActor, DriveArguments, DriveMessage};
 use super::handle::Environment;
 use crate::port::Backoff;
+use crate::telemetry;
 
 /// The supervisor.
 #[derive(Debug, Clone, Copy)]
@@ -82,6 +83,7 @@ impl WorkerState {
     fn ended(&mut self, actor: ActorId, reason: Option<&str>, myself: &ActorRef<WorkerMessage>) {
         if actor == self.drive.get_id() {
             let pause: Duration = self.backoff.delay();
+            telemetry::restarted("drive");
             tracing::error!(reason, ?pause, "the drive of a worker ended and is started again");
             drop(myself.send_after(pause, || WorkerMessage::StartDrive));
         } else if let Some(reason) = reason {

@@ -13,6 +13,7 @@ use super::scope::WorkerScope;
 use super::stop::stop_line;
 use crate::domain::{LeaseOwnerLiveness, NextStep, ProcessId, ProcessListFilter, ProcessRecord};
 use crate::port::{ProcessRegistryExt, RegistryError};
+use crate::telemetry;
 
 /// How many records are read at a time.
 const PAGE_RECORDS: u32 = 200;
@@ -48,6 +49,22 @@ pub struct SweepReport {
     pub full: bool,
     /// Whether the pass stopped at its limit; the next one goes on there.
     pub more: bool,
+}
+
+impl SweepReport {
+    /// Tells how many of each there were.
+    pub(super) fn tell(&self) {
+        telemetry::looked_at(&[
+            ("begun", self.begun),
+            ("asked_to_stop", self.asked_to_stop),
+            ("held", self.held),
+            ("awaiting_retry", self.awaiting_retry),
+            ("external", self.external),
+            ("without_executor", self.without_executor),
+            ("stuck", self.stuck),
+            ("unreadable", self.unreadable),
+        ]);
+    }
 }
 
 /// What a look at one process means for when it is looked at again.

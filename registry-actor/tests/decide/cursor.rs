@@ -1,6 +1,6 @@
 //! Change cursors: one text for one cursor, and nothing else reads as one.
 
-use registry_actor::domain::{ChangeCursor, CursorFault, InvalidCursor, WakeCursor};
+use registry_actor::domain::{ChangeCursor, CursorFault, InvalidCursor, RegistrationCursor, WakeCursor};
 use serde_json::json;
 
 fn cursor() -> ChangeCursor {
@@ -86,6 +86,15 @@ fn a_cursor_belongs_to_one_store_in_one_epoch() {
     let foreign = CursorFault::Foreign { expected: "store".into(), found: "store.7".into() };
     assert_eq!(cursor.check("store", 3), Err(foreign.clone()));
     assert_eq!(cursor.check("store", 4), Err(foreign), "the store is looked at first");
+}
+
+#[test]
+fn a_registration_cursor_is_a_number_that_only_a_store_makes() {
+    let cursor: RegistrationCursor = serde_json::from_value(json!(7)).expect("reads");
+    assert_eq!(serde_json::to_value(cursor).expect("has a JSON form"), json!(7));
+    for value in [json!(-1), json!("7"), json!(null), json!(1.5)] {
+        assert!(serde_json::from_value::<RegistrationCursor>(value).is_err());
+    }
 }
 
 #[test]

@@ -195,6 +195,7 @@ fn a_page_holds_at_least_one_entry() {
             Query::RecentEvents { process_id: id(), limit },
             Query::WakeEvents { process_id: id(), after: Sequence(0), limit },
             Query::Processes { filter: ProcessListFilter::any(), after: None, limit },
+            Query::RecentProcesses { filter: ProcessListFilter::any(), before: None, limit },
             Query::HandleGrants { scope: scope(), live_only: false, after: None, limit },
             Query::GrantsOfProcess { process_id: id(), after: None, limit },
             Query::PendingWakes { target: scope(), after: None, limit },
@@ -214,8 +215,12 @@ fn a_page_holds_at_least_one_entry() {
 #[test]
 fn a_list_is_refused_for_its_filter() {
     let filter = ProcessListFilter { kind: Some(text(Limits::NAME_BYTES + 1)), ..ProcessListFilter::any() };
-    let query = Query::Processes { filter, after: None, limit: 1 };
-    assert_eq!(query.check(), Err(too_large("kind", Limits::NAME_BYTES, Limits::NAME_BYTES + 1)));
+    for query in [
+        Query::Processes { filter: filter.clone(), after: None, limit: 1 },
+        Query::RecentProcesses { filter, before: None, limit: 1 },
+    ] {
+        assert_eq!(query.check(), Err(too_large("kind", Limits::NAME_BYTES, Limits::NAME_BYTES + 1)));
+    }
 }
 
 #[test]

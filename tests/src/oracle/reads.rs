@@ -69,6 +69,7 @@ impl Driver {
         }
         for _ in 0..4 {
             self.read_list(random).await?;
+            self.read_recent(random).await?;
             let cursor = random.small(8);
             self.read_changes(random, cursor).await?;
         }
@@ -77,7 +78,7 @@ impl Driver {
 
     async fn read_something(&mut self, random: &mut Random) -> Result<(), Parted> {
         let id = scene::process(random.small(PROCESSES));
-        match random.below(8) {
+        match random.below(9) {
             0 => self.read_process(random, &id).await,
             1 | 2 => self.read_events(random, &id).await,
             3 => self.read_grants_on(random, &id).await,
@@ -90,6 +91,7 @@ impl Driver {
                 self.read_wakes(random, scope).await
             }
             6 => self.read_list(random).await,
+            7 => self.read_recent(random).await,
             _ => {
                 let cursor = random.small(8);
                 self.read_changes(random, cursor).await
@@ -237,6 +239,24 @@ impl Driver {
         let what = format!("{limit} processes after {after:?} by {filter:?}");
         let found = refused(self.subject.door(door).list_page(filter, after, limit).await);
         Self::same(&what, &expected, &found.map(|page| (page.records, page.has_more)))
+    }
+
+    /// From the newest process back to the first.
+    async fn read_recent(&mut self, random: &mut Random) -> Result<(), Parted> {
+        let (door, limit) = (random.small(2), u32::from(random.small(4)));
+        let filter = scene::filter(random, self.model.now.epoch_ms);
+        let all = self.model.list_recent(&filter);
+        let (mut before, mut seen) = (None, 0);
+        loop {
+            let rest = all[seen..].iter().cloned().map(Arc::new);
+            let expected = page(Ok(rest), limit);
+            let what = format!("{limit} recent processes after {seen} by {filter:?}");
+            let found = refused(self.subject.door(door).recent_processes(filter.clone(), before, limit).await);
+            let next = found.as_ref().ok().and_then(|page| page.next);
+            Self::same(&what, &expected, &found.map(|page| (page.records, page.next.is_some())))?;
+            let Some(next) = next else { return Ok(()) };
+            (before, seen) = (Some(next), seen + usize::try_from(limit).unwrap_or(usize::MAX));
+        }
     }
 
     /// The feed from the nth-last cursor to its end: whoever follows it misses nothing.

@@ -104,6 +104,7 @@ pub async fn a_page_of_nothing_is_refused_and_a_large_one_is_cut(stage: &mut Sta
         Query::RecentEvents { process_id: process_id.clone(), limit: 0 },
         Query::WakeEvents { process_id: process_id.clone(), after: Sequence(0), limit: 0 },
         Query::Processes { filter: ProcessListFilter::any(), after: None, limit: 0 },
+        Query::RecentProcesses { filter: ProcessListFilter::any(), before: None, limit: 0 },
         Query::HandleGrants { scope: scope.clone(), live_only: false, after: None, limit: 0 },
         Query::GrantsOfProcess { process_id, after: None, limit: 0 },
         Query::PendingWakes { target: scope, after: None, limit: 0 },

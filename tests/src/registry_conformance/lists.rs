@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use registry_actor::domain::{
     InvalidFilter, OriginatorFilter, ProcessAwaitOutput, ProcessFailureClass, ProcessId, ProcessListFilter,
-    ProcessOriginator, ProcessSignal, ProcessStatusFilter, Sequence, SessionScope, TimeRange, WaitState,
+    ProcessOriginator, ProcessPruneReport, ProcessSignal, ProcessStatusFilter, ProjectionWatermark, PruneFilter,
+    RegistrationCursor, Sequence, SessionScope, TimeRange, WaitState,
 };
-use registry_actor::port::ProcessRegistryExt;
+use registry_actor::port::{Clock, ProcessRegistryExt};
 use serde_json::{Value, json};
 
 use super::example::*;
@@ -88,8 +89,6 @@ pub async fn w25_filters_are_read_strictly(stage: &mut Stage) {
 
 /// Each field of a filter narrows, and fields narrow together.
 pub async fn every_field_of_a_filter_narrows_and_all_narrow_together(stage: &mut Stage) {
-    use registry_actor::port::Clock;
-
     let registry = &stage.registry;
     let start = stage.clock.now().epoch_ms;
     for (name, originator) in [
@@ -187,6 +186,70 @@ pub async fn pages_of_processes_beside_writers_miss_nothing_and_double_nothing(s
         for name in there_throughout {
             assert!(seen.contains_key(&name), "{name} was missed");
         }
+    }
+}
+
+/// Newest first, whatever the ids are: by registration and not by time, through ends, filters, prunes and second lives.
+pub async fn recent_processes_come_newest_first_and_go_on_where_they_ended(stage: &mut Stage) {
+    async fn walk(registry: &FoldChecked, filter: &ProcessListFilter, limit: u32) -> Vec<String> {
+        let (mut names, mut before): (Vec<String>, _) = (Vec::new(), None);
+        loop {
+            let page = registry.recent_processes(filter.clone(), before, limit).await.expect("a page");
+            assert!(page.next.is_none() || page.records.len() == limit as usize, "a page that is not the last is full");
+            assert!(page.next.is_none_or(|next| before.is_none_or(|before| next < before)), "it goes back");
+            names.extend(ids(&page.records));
+            before = page.next;
+            if before.is_none() {
+                return names;
+            }
+        }
+    }
+    let registry = &stage.registry;
+    for name in ["m", "z", "b", "y", "a", "c"] {
+        let mut spec = registration(&process_id(name)).with_tags(["all", if name < "m" { "low" } else { "high" }]);
+        spec.identity.label = Some(if name == "y" { "rare" } else { "common" }.to_owned());
+        registry.register_process(spec).await.expect("a registration");
+    }
+    for name in ["z", "a"] {
+        registry.complete_process(&process_id(name), success(1)).await.expect("an outcome");
+    }
+    let running = ProcessListFilter::default;
+    let tagged = |tags: &[&str]| ProcessListFilter { tags: tags.iter().map(|&tag| tag.into()).collect(), ..any() };
+    let labelled = |label: &str| ProcessListFilter { label: Some(label.into()), ..any() };
+    for limit in [1, 2, 3, 6, 100] {
+        for (filter, expected) in [
+            (any(), &["c", "a", "y", "b", "z", "m"][..]),
+            (running(), &["c", "y", "b", "m"]),
+            (of_status(ProcessStatusFilter::Completed), &["a", "z"]),
+            (of_status(ProcessStatusFilter::Failed), &[]),
+            (tagged(&["low"]), &["c", "a", "b"]),
+            (tagged(&["all", "high"]), &["y", "z", "m"]),
+            (ProcessListFilter { tags: tagged(&["low"]).tags, ..running() }, &["c", "b"]),
+            (labelled("common"), &["c", "a", "b", "z", "m"]),
+            (labelled("rare"), &["y"]),
+            (ProcessListFilter { waiting: Some(true), ..any() }, &[]),
+        ] {
+            assert_eq!(walk(registry, &filter, limit).await, expected, "{filter:?} by {limit}");
+        }
+    }
+
+    // What is registered meanwhile stands before the reader, and a later life where it was registered.
+    let first = registry.recent_processes(any(), None, 2).await.expect("a page");
+    registered(registry, "n").await;
+    stage.clock.advance_ms(10);
+    let until = ProcessPruneReport { pruned_processes: 2, pruned_events: 2, ..ProcessPruneReport::default() };
+    let filter = PruneFilter::ended_before(stage.clock.now().epoch_ms);
+    let pruned = registry.prune_terminal_processes(filter, ProjectionWatermark::NoProjector).await;
+    assert_eq!(pruned.expect("a prune"), until);
+    registered(registry, "z").await;
+    assert_eq!(ids(&first.records), ["c", "a"]);
+    let rest = registry.recent_processes(any(), first.next, 100).await.expect("a page");
+    assert_eq!((ids(&rest.records), rest.next), (vec!["y".into(), "b".into(), "m".into()], None));
+    assert_eq!(walk(registry, &any(), 2).await, ["z", "n", "c", "y", "b", "m"]);
+    // A cursor of nobody is a place like any other.
+    for (place, expected) in [(0, 0), (u64::MAX, 6)] {
+        let page = registry.recent_processes(any(), Some(RegistrationCursor::new(place)), 100).await.expect("a page");
+        assert_eq!(page.records.len(), expected, "before {place}");
     }
 }
 

@@ -8,6 +8,7 @@ use registry_actor::port::{
     Awaited, ProcessChange, ProcessLog, ProcessRegistry, ProcessRegistryExt, ProcessWait, RegistryError, WaitAnswer,
     is_emitted,
 };
+use serde::{Deserialize, Serialize};
 
 use super::host::News;
 use super::ledger::Entries;
@@ -15,7 +16,7 @@ use super::world::{World, lock};
 use crate::history_checker::{self, Answered, Asked, History, Violation, whole_feed};
 
 /// What must hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Invariant {
     /// Every call is answered once, or given up by its caller; none hangs.
     EveryCallAnswered,
@@ -56,7 +57,7 @@ pub enum Invariant {
 }
 
 /// An invariant that does not hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Broken {
     /// Which.
     pub invariant: Invariant,

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::store::{Entry, Store};
 use crate::domain::{
-    ChangeCursor, CursorFault, ProcessEvent, ProcessHandleGrant, ProcessId, ProcessListFilter, Refusal, Sequence,
-    SessionScope, WakeCursor,
+    ChangeCursor, CursorFault, ProcessEvent, ProcessHandleGrant, ProcessId, ProcessListFilter, ProcessRecord, Refusal,
+    RegistrationCursor, Sequence, SessionScope, WakeCursor,
 };
 use crate::port::{
     Answer, ChangePage, EventPage, HandleGrantPage, LogError, PendingWake, PendingWakePage, ProcessChange,
-    ProcessGrantPage, ProcessPage, Query,
+    ProcessGrantPage, ProcessPage, Query, RecentProcessPage,
 };
 
 /// The epoch of a store that is never restored.
@@ -58,6 +58,9 @@ impl Store {
             Query::Processes { filter, after, limit } => {
                 Ok(Answer::Processes(self.list(filter, after.as_ref(), *limit)))
             }
+            Query::RecentProcesses { filter, before, limit } => {
+                Ok(Answer::RecentProcesses(self.list_recent(filter, *before, *limit)))
+            }
             Query::HandleGrant { scope, process_id } => Ok(Answer::HandleGrant(self.grant(scope, process_id))),
             Query::HandleGrants { scope, live_only, after, limit } => {
                 Ok(Answer::HandleGrants(self.handle_grants(scope, *live_only, after.as_ref(), *limit)))
@@ -79,6 +82,30 @@ impl Store {
             self.after_id(after).map(|(_, process)| &process.record).filter(|record| filter.matches(record));
         let records = shown.by_ref().take(limit).map(Arc::clone).collect();
         ProcessPage { records, has_more: shown.next().is_some() }
+    }
+
+    /// Along the registrations of the feed, from the last one back.
+    fn list_recent(
+        &self,
+        filter: &ProcessListFilter,
+        before: Option<RegistrationCursor>,
+        limit: u32,
+    ) -> RecentProcessPage {
+        let limit = limit.clamp(1, ProcessPage::MAX_LIMIT) as usize;
+        let end = before.map_or(usize::MAX, |before| usize::try_from(before.place()).unwrap_or(usize::MAX));
+        // What stands before position n is at the indexes before n - 1.
+        let entries = &self.order[..end.saturating_sub(1).min(self.order.len())];
+        let mut shown = entries.iter().enumerate().rev().filter_map(|(index, entry)| match entry {
+            Entry::Event(process_id, Sequence::REGISTRATION) => {
+                let record = &self.processes.get(process_id)?.record;
+                filter.matches(record).then(|| (index as u64 + 1, Arc::clone(record)))
+            }
+            _ => None,
+        });
+        let taken: Vec<(u64, Arc<ProcessRecord>)> = shown.by_ref().take(limit).collect();
+        let has_more = shown.next().is_some();
+        let next = taken.last().filter(|_| has_more).map(|(position, _)| RegistrationCursor::new(*position));
+        RecentProcessPage { records: taken.into_iter().map(|(_, record)| record).collect(), next }
     }
 
     fn handle_grants(

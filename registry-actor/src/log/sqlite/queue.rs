@@ -150,6 +150,12 @@ impl Queue {
         !lanes.is_empty() || lanes.door != Door::Open
     }
 
+    /// How much waits.
+    pub(super) fn depth(&self) -> usize {
+        let lanes = self.lanes();
+        lanes.plain.len() + lanes.urgent.len()
+    }
+
     /// Takes a group, urgent batches first: at least one batch, however large. A command across processes is taken alone
     /// when its turn comes.
     pub(super) fn take(&self, limits: GroupLimits) -> Taken {

@@ -86,6 +86,7 @@ pub(super) fn query(connection: &Connection, query: &Query) -> Result<Answer, Re
         Query::PendingWakes { target, after, limit } => wake::pending(&snapshot, target, *after, *limit),
         Query::Changes { after, limit } => change::changes(&snapshot, after.as_ref(), *limit),
         Query::Processes { filter, after, limit } => list::page(&snapshot, filter, after.as_ref(), *limit),
+        Query::RecentProcesses { filter, before, limit } => list::recent(&snapshot, filter, *before, *limit),
     }
 }
 

@@ -23,6 +23,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration::Sql(include_str!("schema_v1.sql")),
     Migration::Filled(include_str!("schema_v2.sql"), fill_v2),
     Migration::Sql(include_str!("schema_v3.sql")),
+    Migration::Sql(include_str!("schema_v4.sql")),
 ];
 
 /// The newest version that this code knows.

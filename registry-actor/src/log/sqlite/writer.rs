@@ -20,8 +20,10 @@ use super::read;
 use super::schema::{self, Synchronous};
 use super::vacuum::{self, Vacuum, VacuumAtClose, VacuumPace};
 use crate::domain::Tombstone;
+use crate::log::codec::EncodedBatch;
 use crate::log::followers::Followers;
 use crate::port::{AppendError, AppendResult, CommittedBatch, CommittedGroup, LogError, Position};
+use crate::telemetry::{self, Stopwatch};
 
 /// The longest wait between two attempts to reopen.
 const LONGEST_REOPEN_WAIT: Duration = Duration::from_secs(5);
@@ -61,11 +63,13 @@ impl Writer {
     pub(super) fn run(mut self) {
         while self.wait() {
             let _ = self.settings.faults.reached(WriterPoint::TakeGroup);
+            telemetry::writer_queue(self.queue.depth());
             match self.queue.take(self.settings.group) {
                 Taken::Group(group) if group.is_empty() => {}
                 Taken::Group(group) => self.store(group),
                 Taken::Across(command) => self.carry_out(*command),
             }
+            telemetry::writer_queue(self.queue.depth());
         }
         self.queue.end();
         while self.settings.vacuum.at_close == VacuumAtClose::Finish && self.vacuum != Vacuum::Done {
@@ -132,13 +136,16 @@ impl Writer {
             return;
         };
         let batches: Vec<_> = queued.iter().map(|queued| &queued.batch).collect();
+        let began = Stopwatch::start();
         match group.store(&batches, &*self.settings.faults) {
             GroupOutcome::Durable(answers) => {
+                telemetry::group_committed(began, batches.len(), inserted(&batches, &answers));
                 let position = group.last_position();
                 self.answer(queued, answers, position);
                 self.checkpoint();
             }
             GroupOutcome::NotStored(error) => {
+                telemetry::group_failed();
                 tracing::warn!(%error, batches = queued.len(), "a group of batches was not stored");
                 self.not_stored(&error, |reason| refuse(queued, reason));
             }
@@ -155,8 +162,10 @@ impl Writer {
             queued.answer(Err(not_accepted("the store is closed after a failure").into()));
             return;
         };
+        let began = Stopwatch::start();
         match group.carry_out(&queued.command, &queued.context, &*self.settings.faults) {
             AcrossOutcome::Durable { receipt, committed, pruned } => {
+                telemetry::group_committed(began, 1, committed.iter().map(|batch| batch.events.len()).sum());
                 let position = group.last_position();
                 queued.answer(Ok(receipt));
                 let has_freed = !pruned.is_empty();
@@ -168,6 +177,7 @@ impl Writer {
             }
             AcrossOutcome::Refused(error) => queued.answer(Err(error)),
             AcrossOutcome::NotStored(error) => {
+                telemetry::group_failed();
                 tracing::warn!(%error, command = queued.command.name(), "a command was not stored");
                 self.not_stored(&error, |reason| queued.answer(Err(not_accepted(reason).into())));
             }
@@ -208,6 +218,7 @@ impl Writer {
 
     /// First the door, then the answers: who hears "unknown" and reloads must not read what is not settled.
     fn unknown(&mut self, reason: &str, answer: impl FnOnce()) {
+        telemetry::group_failed();
         self.poison(reason);
         answer();
         self.reopen();
@@ -328,6 +339,12 @@ fn leave(mut group: GroupWriter) -> Result<(), rusqlite::Error> {
     schema::note_next_position(&transaction, next)?;
     transaction.commit()?;
     schema::checkpoint_whole(&group.connection)
+}
+
+/// How many events a group has stored: a batch that was turned away has stored none.
+fn inserted(batches: &[&EncodedBatch], answers: &[AppendResult]) -> usize {
+    let stored = batches.iter().zip(answers).filter(|(_, answer)| answer.is_ok());
+    stored.map(|(batch, _)| batch.events.len()).sum()
 }
 
 fn refuse(queued: Vec<Queued>, reason: &str) {

@@ -106,6 +106,18 @@ impl Model {
         self.lives.values().map(|life| &life.record).filter(|record| shows(filter, record)).cloned().collect()
     }
 
+    /// The same, the last registered first.
+    #[must_use]
+    pub fn list_recent(&self, filter: &ProcessListFilter) -> Vec<ProcessRecord> {
+        let registered = self.feed.iter().rev().filter_map(|change| match change {
+            Change::Event { process_id, generation, sequence: Sequence::REGISTRATION } => {
+                self.lives.get(process_id).filter(|life| life.record.generation == *generation)
+            }
+            _ => None,
+        });
+        registered.map(|life| &life.record).filter(|record| shows(filter, record)).cloned().collect()
+    }
+
     /// The changes after so many, as far as they are retained, each with its place.
     #[must_use]
     pub fn changes_after(&self, seen: usize) -> Vec<(usize, ProcessChange)> {

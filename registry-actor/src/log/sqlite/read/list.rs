@@ -1,16 +1,19 @@
-//! Lists: a page is a range of one index in the order of ids. What the index does not know is a condition on the row, whose
-//! body is read only if the row is shown.
+//! Lists: a page is a range of one index, in the order of ids or of registrations. What the index does not know is a condition
+//! on the row, whose body is read only if the row is shown.
 
 use std::sync::Arc;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, Row, params_from_iter};
 
 use super::process::{process_id_in, record_in};
 use super::{ReadError, damaged};
-use crate::domain::{Digest, OriginatorFilter, ProcessId, ProcessListFilter, ProcessStatusFilter, TimeRange};
+use crate::domain::{
+    Digest, OriginatorFilter, ProcessId, ProcessListFilter, ProcessRecord, ProcessStatusFilter, RegistrationCursor,
+    TimeRange,
+};
 use crate::log::sqlite::record_columns::ms;
-use crate::port::{Answer, ProcessPage};
+use crate::port::{Answer, ProcessPage, RecentProcessPage};
 
 pub(super) fn page(
     connection: &Connection,
@@ -19,7 +22,7 @@ pub(super) fn page(
     limit: u32,
 ) -> Result<Answer, ReadError> {
     let limit = limit.clamp(1, ProcessPage::MAX_LIMIT) as usize;
-    let statement = Statement::of(filter, after, limit + 1)?;
+    let statement = Statement::by_id(filter, after, limit + 1)?;
     let mut select = connection.prepare_cached(&statement.sql)?;
     let mut rows = select.query(params_from_iter(statement.values))?;
     let mut page = ProcessPage { records: Vec::new(), has_more: false };
@@ -28,14 +31,42 @@ pub(super) fn page(
             page.has_more = true;
             break;
         }
-        let process_id = process_id_in(row, 0)?;
-        let record = record_in(&process_id, row, 1)?;
-        if !filter.matches(&record) {
-            return Err(damaged(&process_id, 0, "the columns by which it is listed are not those of its record"));
-        }
-        page.records.push(Arc::new(record));
+        page.records.push(listed(filter, row)?);
     }
     Ok(Answer::Processes(page))
+}
+
+pub(super) fn recent(
+    connection: &Connection,
+    filter: &ProcessListFilter,
+    before: Option<RegistrationCursor>,
+    limit: u32,
+) -> Result<Answer, ReadError> {
+    let limit = limit.clamp(1, ProcessPage::MAX_LIMIT) as usize;
+    let statement = Statement::newest_first(filter, before, limit + 1)?;
+    let mut select = connection.prepare_cached(&statement.sql)?;
+    let mut rows = select.query(params_from_iter(statement.values))?;
+    let mut page = RecentProcessPage { records: Vec::new(), next: None };
+    let mut last = None;
+    while let Some(row) = rows.next()? {
+        if page.records.len() == limit {
+            page.next = last;
+            break;
+        }
+        page.records.push(listed(filter, row)?);
+        last = Some(RegistrationCursor::new(row.get::<_, i64>(6)?.cast_unsigned()));
+    }
+    Ok(Answer::RecentProcesses(page))
+}
+
+/// The record of a row, which has to be one that the filter shows.
+fn listed(filter: &ProcessListFilter, row: &Row<'_>) -> Result<Arc<ProcessRecord>, ReadError> {
+    let process_id = process_id_in(row, 0)?;
+    let record = record_in(&process_id, row, 1)?;
+    if !filter.matches(&record) {
+        return Err(damaged(&process_id, 0, "the columns by which it is listed are not those of its record"));
+    }
+    Ok(Arc::new(record))
 }
 
 /// The index that a page walks along: the one that is expected to hold the fewest rows that are not shown. What runs is
@@ -104,69 +135,138 @@ impl Driver {
     }
 }
 
+/// The index that a page walks backwards along, where it begins at the newest process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RecentDriver {
+    Tag,
+    Label,
+    Status,
+    All,
+}
+
+impl RecentDriver {
+    fn of(filter: &ProcessListFilter) -> Self {
+        if !filter.tags.is_empty() {
+            Self::Tag
+        } else if filter.label.is_some() {
+            Self::Label
+        } else if filter.status.label().is_some() {
+            Self::Status
+        } else {
+            Self::All
+        }
+    }
+
+    const fn tables(self) -> &'static str {
+        match self {
+            Self::Tag => {
+                "process_tags t INDEXED BY process_tags_recent
+                 CROSS JOIN processes p ON p.process_no = t.process_no"
+            }
+            Self::Label => "processes p INDEXED BY processes_recent_by_label",
+            Self::Status => "processes p INDEXED BY processes_recent_by_status",
+            Self::All => "processes p NOT INDEXED",
+        }
+    }
+
+    const fn number(self) -> &'static str {
+        match self {
+            Self::Tag => "t.process_no",
+            Self::Label | Self::Status | Self::All => "p.process_no",
+        }
+    }
+}
+
 struct Statement {
     sql: String,
     values: Vec<Value>,
 }
 
 impl Statement {
-    fn of(filter: &ProcessListFilter, after: Option<&ProcessId>, rows: usize) -> Result<Self, ReadError> {
+    fn by_id(filter: &ProcessListFilter, after: Option<&ProcessId>, rows: usize) -> Result<Self, ReadError> {
         let driver = Driver::of(filter);
         let id = driver.id();
-        let mut statement = Self {
-            sql: format!(
-                "SELECT p.process_id, p.status, p.codec, p.body, p.checksum, h.updated_at_ms
-                 FROM {} CROSS JOIN heads h ON h.process_no = p.process_no WHERE {id} > ?",
-                driver.tables()
-            ),
-            values: vec![text(after.map_or("", ProcessId::as_str))],
-        };
+        let after = text(after.map_or("", ProcessId::as_str));
+        let mut statement = Self::along(driver.tables(), &format!("{id} > ?"), after);
+        statement.narrow(filter)?;
+        statement.end(id, rows);
+        Ok(statement)
+    }
+
+    fn newest_first(
+        filter: &ProcessListFilter,
+        before: Option<RegistrationCursor>,
+        rows: usize,
+    ) -> Result<Self, ReadError> {
+        let driver = RecentDriver::of(filter);
+        let number = driver.number();
+        let before = before.map_or(i64::MAX, |before| i64::try_from(before.place()).unwrap_or(i64::MAX));
+        let mut statement = Self::along(driver.tables(), &format!("{number} < ?"), Value::Integer(before));
+        statement.narrow(filter)?;
+        statement.end(&format!("{number} DESC"), rows);
+        Ok(statement)
+    }
+
+    /// All that stands in the tables beyond a place.
+    fn along(tables: &str, beyond: &str, place: Value) -> Self {
+        let sql = format!(
+            "SELECT p.process_id, p.status, p.codec, p.body, p.checksum, h.updated_at_ms, p.process_no
+             FROM {tables} CROSS JOIN heads h ON h.process_no = p.process_no WHERE {beyond}"
+        );
+        Self { sql, values: vec![place] }
+    }
+
+    /// Leaves out what the filter does not show.
+    fn narrow(&mut self, filter: &ProcessListFilter) -> Result<(), ReadError> {
         let mut tags = filter.tags.iter();
         if let Some(tag) = tags.next() {
-            statement.and("t.tag = ?", text(tag));
+            self.and("t.tag = ?", text(tag));
         }
         for tag in tags {
-            statement.and(
+            self.and(
                 "EXISTS (SELECT 1 FROM process_tags o WHERE o.tag = ? AND o.process_id = t.process_id)",
                 text(tag),
             );
         }
         if let Some(status) = filter.status.label() {
-            statement.and("p.status = ?", text(status));
+            self.and("p.status = ?", text(status));
         }
         if let Some(kind) = &filter.kind {
-            statement.and("p.kind = ?", text(kind));
+            self.and("p.kind = ?", text(kind));
         }
         if let Some(label) = &filter.label {
-            statement.and("p.label = ?", text(label));
+            self.and("p.label = ?", text(label));
         }
         if let Some(definition) = &filter.definition {
             let digest = Digest::of_json(definition).map_err(|error| super::unreadable(error.to_string()))?;
-            statement.and("p.definition = ?", Value::Blob(digest.as_bytes().to_vec()));
+            self.and("p.definition = ?", Value::Blob(digest.as_bytes().to_vec()));
         }
         match &filter.originator {
             None => {}
-            Some(OriginatorFilter::Host) => statement.sql.push_str(" AND p.originator_session IS NULL"),
+            Some(OriginatorFilter::Host) => self.sql.push_str(" AND p.originator_session IS NULL"),
             Some(OriginatorFilter::Session(scope)) => {
-                statement.and("p.originator_session = ?", text(scope.session_id()));
+                self.and("p.originator_session = ?", text(scope.session_id()));
                 if let Some(frame) = scope.agent_frame_id() {
-                    statement.and("p.originator_frame = ?", text(frame));
+                    self.and("p.originator_frame = ?", text(frame));
                 }
             }
         }
         match filter.waiting {
             None => {}
             // Literals: a partial index is not found through a parameter.
-            Some(true) => statement.sql.push_str(" AND p.waiting = 1"),
-            Some(false) => statement.sql.push_str(" AND p.waiting = 0"),
+            Some(true) => self.sql.push_str(" AND p.waiting = 1"),
+            Some(false) => self.sql.push_str(" AND p.waiting = 0"),
         }
-        statement.within("p.created_at_ms", filter.created);
-        statement.within("h.updated_at_ms", filter.updated);
-        statement.sql.push_str(" ORDER BY ");
-        statement.sql.push_str(id);
-        statement.sql.push_str(" LIMIT ?");
-        statement.values.push(Value::Integer(i64::try_from(rows).unwrap_or(i64::MAX)));
-        Ok(statement)
+        self.within("p.created_at_ms", filter.created);
+        self.within("h.updated_at_ms", filter.updated);
+        Ok(())
+    }
+
+    fn end(&mut self, order: &str, rows: usize) {
+        self.sql.push_str(" ORDER BY ");
+        self.sql.push_str(order);
+        self.sql.push_str(" LIMIT ?");
+        self.values.push(Value::Integer(i64::try_from(rows).unwrap_or(i64::MAX)));
     }
 
     fn and(&mut self, condition: &str, value: Value) {
@@ -196,11 +296,10 @@ mod tests {
     use crate::log::sqlite::schema;
 
     /// How SQLite goes about a page, a step a line.
-    fn plan(filter: &ProcessListFilter) -> String {
+    fn plan(statement: Result<Statement, ReadError>) -> String {
         let mut connection = Connection::open_in_memory().expect("a database");
         schema::make_tables(&mut connection).expect("the tables");
-        let after = ProcessId::new("p").expect("an id");
-        let Ok(statement) = Statement::of(filter, Some(&after), 10) else { panic!("no statement") };
+        let Ok(statement) = statement else { panic!("no statement") };
         let mut explain =
             connection.prepare(&format!("EXPLAIN QUERY PLAN {}", statement.sql)).expect("a statement that compiles");
         let steps = explain
@@ -241,20 +340,53 @@ mod tests {
             (ProcessListFilter { tags: tags.into(), ..any() }, "PRIMARY KEY (tag=? AND process_id>?)"),
         ];
         for (filter, walked) in cases {
-            // Ranges of time are conditions on the row, whatever drives the walk.
-            let range = TimeRange { from_ms: Some(1), until_ms: Some(2) };
-            let narrowed = ProcessListFilter {
-                created: range,
-                updated: range,
-                waiting: filter.waiting.or(Some(false)),
-                ..filter.clone()
-            };
-            for filter in [filter, narrowed] {
-                let plan = plan(&filter);
-                let first = plan.lines().next().unwrap_or_default();
-                assert!(first.contains(walked), "{filter:?}\n{plan}");
-                assert!(!plan.contains("B-TREE") && !plan.contains("SCAN"), "{filter:?}\n{plan}");
+            for filter in narrowed(filter) {
+                let after = ProcessId::new("p").expect("an id");
+                assert_walks_along(&plan(Statement::by_id(&filter, Some(&after), 10)), walked, &filter);
             }
         }
+    }
+
+    #[test]
+    fn a_page_of_the_newest_walks_along_one_index_in_the_order_of_registrations() {
+        let any = ProcessListFilter::any;
+        let tags = ["a".to_owned(), "b".to_owned()];
+        let all = "p USING INTEGER PRIMARY KEY (rowid<?)";
+        let cases = [
+            (any(), all),
+            (ProcessListFilter::default(), "processes_recent_by_status (status=? AND process_no<?)"),
+            (
+                ProcessListFilter::of_status(ProcessStatusFilter::Failed),
+                "processes_recent_by_status (status=? AND process_no<?)",
+            ),
+            (
+                ProcessListFilter { label: Some("l".into()), ..any() },
+                "processes_recent_by_label (label=? AND process_no<?)",
+            ),
+            (ProcessListFilter { tags: tags.into(), ..any() }, "process_tags_recent (tag=? AND process_no<?)"),
+            (ProcessListFilter { kind: Some("k".into()), ..any() }, all),
+            (ProcessListFilter { waiting: Some(true), ..any() }, all),
+            (ProcessListFilter { originator: Some(OriginatorFilter::Host), ..any() }, all),
+        ];
+        for (filter, walked) in cases {
+            for filter in narrowed(filter) {
+                let before = RegistrationCursor::new(7);
+                assert_walks_along(&plan(Statement::newest_first(&filter, Some(before), 10)), walked, &filter);
+            }
+        }
+    }
+
+    /// The filter, and the same with ranges of time: conditions on the row, whatever drives the walk.
+    fn narrowed(filter: ProcessListFilter) -> [ProcessListFilter; 2] {
+        let range = TimeRange { from_ms: Some(1), until_ms: Some(2) };
+        let waiting = filter.waiting.or(Some(false));
+        let narrowed = ProcessListFilter { created: range, updated: range, waiting, ..filter.clone() };
+        [filter, narrowed]
+    }
+
+    fn assert_walks_along(plan: &str, walked: &str, filter: &ProcessListFilter) {
+        let first = plan.lines().next().unwrap_or_default();
+        assert!(first.contains(walked), "{filter:?}\n{plan}");
+        assert!(!plan.contains("B-TREE") && !plan.contains("SCAN"), "{filter:?}\n{plan}");
     }
 }

@@ -1,0 +1,282 @@
+//! What changes a process: asked of the host that owns its store, or done in a store that nobody owns.
+//!
+//! It owns that both are the same to a verb. It does not know what was typed.
+
+use std::path::Path;
+
+use jiff::Timestamp;
+use registry_actor::{
+    domain::{AbandonRequest, Command, ProcessId, ProcessRegistration, ProcessSignal, ReceiptEvent, Refusal},
+    port::{ProcessRegistry, ProcessRegistryExt, RegistryError},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    api::process_view::ProcessView,
+    client::{HostClient, HostError},
+    failure::{Failure, FailureKind},
+    host::Host,
+    place_choice::NewPlace,
+    process_source::ProcessSource,
+    serve::credentials::random_text,
+    store::{OwnedStore, TakeError},
+};
+
+/// Who asks, where nobody says who it is.
+const LOCAL_CALLER: &str = "local";
+
+/// A way to change processes.
+pub(crate) enum ProcessControl {
+    /// Through the host that owns the store.
+    Host(HostClient),
+    /// As the owner of the store for a moment.
+    Store(Box<Host>),
+}
+
+/// A process that was submitted.
+pub(crate) struct Submitted {
+    /// Whether it was not there before.
+    pub(crate) is_new: bool,
+    /// The process.
+    pub(crate) process: ProcessView,
+}
+
+/// What became of a signal.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct SentSignal {
+    /// Its place in the process's log.
+    pub(crate) sequence: u64,
+    /// Its number among the signals of its name, from 1.
+    pub(crate) ordinal: u64,
+    /// Whether it was sent before.
+    pub(crate) replayed: bool,
+}
+
+/// How a host is told where a command runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Directory {
+    /// In the directory of the registration.
+    Told,
+    /// Where the host runs: it may be another machine.
+    OfHost,
+}
+
+impl ProcessControl {
+    /// The way to what is in this source.
+    ///
+    /// # Errors
+    /// When its store is owned by who takes no requests.
+    pub(crate) async fn of_source(source: &ProcessSource, verb: &'static str) -> Result<Self, Failure> {
+        match (source.host()?, source) {
+            (Some(client), _) => Ok(Self::Host(client)),
+            (None, ProcessSource::Store { reader, .. }) => Self::take(reader.path(), verb).await,
+            (None, ProcessSource::Host(client)) => {
+                Err(Failure::new(FailureKind::Unavailable, format!("no host answers at {}", client.place())))
+            }
+        }
+    }
+
+    /// The way to where a new process goes.
+    ///
+    /// # Errors
+    /// As [`ProcessControl::of_source`].
+    pub(crate) async fn of_new(place: NewPlace, verb: &'static str) -> Result<Self, Failure> {
+        match place {
+            NewPlace::Host(client) => Ok(Self::Host(client)),
+            NewPlace::Store(path) => {
+                if let Some(directory) = path.parent() {
+                    std::fs::create_dir_all(directory).map_err(|error| {
+                        let line = format!("cannot create the directory {}: {error}", directory.display());
+                        Failure::new(FailureKind::CannotCreate, line)
+                    })?;
+                }
+                Self::take(&path, verb).await
+            }
+        }
+    }
+
+    async fn take(path: &Path, verb: &'static str) -> Result<Self, Failure> {
+        let store = match OwnedStore::take(path) {
+            Ok(store) => store,
+            Err(error @ TakeError::Owned { .. }) => {
+                let failure = Failure::from(error);
+                let line = format!(
+                    "{failure}, which does not listen for requests: wait for its end, or name its socket with --socket"
+                );
+                return Err(Failure::new(failure.kind(), line));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self::Store(Box::new(Host::start(store, verb).await?)))
+    }
+
+    /// Whether a host will act on what is done here, and not only the next one.
+    pub(crate) const fn has_host(&self) -> bool {
+        matches!(self, Self::Host(_))
+    }
+
+    /// Gives back what was taken.
+    pub(crate) async fn close(self) {
+        if let Self::Store(host) = self {
+            host.shut_down().await;
+        }
+    }
+
+    /// Whether the process is or was there.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub(crate) async fn knows(&self, id: &ProcessId) -> Result<bool, Failure> {
+        match self {
+            Self::Host(client) => match client.process(id.as_str()).await {
+                Ok(process) => Ok(process.is_some()),
+                Err(HostError::Problem { code, .. }) if code == "pruned" => Ok(true),
+                Err(error) => Err(error.into()),
+            },
+            Self::Store(host) => {
+                let registry = &host.registry;
+                Ok(registry.get_process(id).await?.is_some() || registry.get_tombstone(id).await?.is_some())
+            }
+        }
+    }
+
+    /// Registers a process. The same one again is the one that is there.
+    ///
+    /// # Errors
+    /// When its id is that of another one, among others.
+    pub(crate) async fn submit(
+        &self,
+        registration: ProcessRegistration,
+        directory: Directory,
+    ) -> Result<Submitted, Failure> {
+        let id = registration.id.clone();
+        match self {
+            Self::Host(client) => match client.post(&["processes"], &start_request(&registration, directory)).await {
+                Ok(posted) => Ok(Submitted { is_new: posted.is_new, process: posted.answer }),
+                Err(HostError::Problem { code, .. }) if code == "registration_conflict" => {
+                    Err(taken(&id, client.place()))
+                }
+                Err(error @ HostError::Lost(_)) => {
+                    let line =
+                        format!("{error}; to find out whether it was submitted, submit it again with `--id {id}`");
+                    Err(Failure::new(FailureKind::Io, line))
+                }
+                Err(error) => Err(error.into()),
+            },
+            Self::Store(host) => {
+                let command = Command::Register { registration: Box::new(registration) };
+                let receipt = match host.registry.execute(&id, command).await {
+                    Err(RegistryError::Refused(Refusal::RegistrationConflict { .. })) => {
+                        return Err(taken(&id, host.store.display()));
+                    }
+                    receipt => receipt?,
+                };
+                let is_new = receipt.events.iter().any(ReceiptEvent::is_inserted);
+                let record = receipt.record.ok_or_else(|| unanswered("a registration"))?;
+                Ok(Submitted { is_new, process: ProcessView::new(&record) })
+            }
+        }
+    }
+
+    /// Asks a process to end.
+    ///
+    /// # Errors
+    /// When it has ended, among others.
+    pub(crate) async fn cancel(&self, id: &ProcessId, reason: Option<String>) -> Result<ProcessView, Failure> {
+        match self {
+            Self::Host(client) => {
+                let path = ["processes", id.as_str(), "cancel"];
+                Ok(client.post(&path, &json!({"reason": reason})).await?.answer)
+            }
+            Self::Store(host) => {
+                host.registry.request_process_cancel(id, reason).await?;
+                let record = host.registry.get_process(id).await?.ok_or_else(|| unanswered("a cancellation"))?;
+                Ok(ProcessView::new(&record))
+            }
+        }
+    }
+
+    /// Allows a process to be abandoned.
+    ///
+    /// # Errors
+    /// When it has ended, among others.
+    pub(crate) async fn abandon(&self, id: &ProcessId, reason: Option<String>) -> Result<ProcessView, Failure> {
+        match self {
+            Self::Host(client) => {
+                let path = ["processes", id.as_str(), "abandon"];
+                Ok(client.post(&path, &json!({"reason": reason})).await?.answer)
+            }
+            Self::Store(host) => {
+                let requested_at_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
+                let request = AbandonRequest { requested_by: LOCAL_CALLER.to_owned(), requested_at_ms, reason };
+                Ok(ProcessView::new(&*host.registry.request_process_abandon(id, request).await?))
+            }
+        }
+    }
+
+    /// Sends a signal to a process.
+    ///
+    /// # Errors
+    /// When it has ended, among others.
+    pub(crate) async fn signal(
+        &self,
+        id: &ProcessId,
+        signal: &ProcessSignal,
+        signal_id: Option<String>,
+        payload: Value,
+    ) -> Result<SentSignal, Failure> {
+        // Made here, so that what is sent twice on the way is one signal.
+        let signal_id = match signal_id {
+            Some(signal_id) => signal_id,
+            None => random_text::<16>().map_err(|error| {
+                Failure::new(FailureKind::System, format!("no randomness for the id of a signal: {error}"))
+            })?,
+        };
+        match self {
+            Self::Host(client) => {
+                let path = ["processes", id.as_str(), "signals", signal.name()];
+                let sent = client.post(&path, &json!({"signal_id": signal_id, "payload": payload})).await?;
+                Ok(sent.answer)
+            }
+            Self::Store(host) => {
+                let sent = host.registry.signal_process(id, signal, &signal_id, payload).await?;
+                let event = sent.receipt.events.first().ok_or_else(|| unanswered("a signal"))?;
+                Ok(SentSignal {
+                    sequence: event.event().sequence.0,
+                    ordinal: sent.ordinal,
+                    replayed: !event.is_inserted(),
+                })
+            }
+        }
+    }
+}
+
+fn taken(id: &ProcessId, place: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::CannotCreate, format!("the id `{id}` is taken by another process at {place}"))
+}
+
+fn unanswered(what: &str) -> Failure {
+    Failure::new(FailureKind::Software, format!("{what} was answered with nothing"))
+}
+
+/// The request that means this registration.
+fn start_request(registration: &ProcessRegistration, directory: Directory) -> Value {
+    let mut command = registration.input.payload.clone();
+    if directory == Directory::OfHost
+        && let Some(command) = command.as_object_mut()
+    {
+        command.remove("cwd");
+    }
+    let signals = registration.event_types.iter().filter_map(|declared| ProcessSignal::of_event_type(&declared.name));
+    json!({
+        "process_id": registration.id,
+        "command": command,
+        "signals": signals.collect::<Vec<_>>(),
+        "disposition": registration.disposition.label(),
+        "tags": registration.tags,
+        "retry": registration.retry,
+        "deadline_ms": registration.deadline_ms,
+        "parent": registration.parent.as_ref().map(|parent| &parent.process_id),
+    })
+}

@@ -1,0 +1,148 @@
+//! `proctor submit`: a command as a durable process that a host runs, while the caller goes on.
+//!
+//! It owns what the caller is told, and how long it stays. It does not know how the process gets where it belongs.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use registry_actor::domain::{ProcessId, ProcessRegistration};
+
+use crate::{
+    api::process_view::ProcessView,
+    client::HostClient,
+    command_args::CommandArgs,
+    event_follower::{EventFollower, Followed},
+    failure::{Failure, FailureKind},
+    notice::say,
+    output_sheet::OutputSheet,
+    place_choice::{NewPlace, PlaceChoice, no_host},
+    process_control::{Directory, ProcessControl, Submitted},
+    process_source::ProcessSource,
+    process_view,
+    serve::config::beside,
+    sheet::Sheet,
+    store::StoreReader,
+    wait,
+};
+
+/// Submits a command.
+#[derive(Args, Debug)]
+pub(crate) struct SubmitArgs {
+    #[command(flatten)]
+    command: CommandArgs,
+    /// Wait for the outcome, and exit with its code. To interrupt the waiting leaves the process alone.
+    #[arg(long, short, conflicts_with = "follow")]
+    wait: bool,
+    /// Show its output as it comes instead of its id, and exit with the code of its outcome. To interrupt it leaves the process alone.
+    #[arg(long, short)]
+    follow: bool,
+    /// Print the process as one JSON object instead of its id.
+    #[arg(long, conflicts_with = "follow")]
+    json: bool,
+    #[command(flatten)]
+    place: PlaceChoice,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// When it cannot be submitted, or when the outcome does not become known.
+pub(crate) async fn run(args: SubmitArgs) -> Result<ExitCode, Failure> {
+    let command = args.command.command()?;
+    let registration = args.command.registration(&command)?;
+    let id = registration.id.clone();
+    let place = args.place.for_new()?;
+    let stays = args.wait || args.follow;
+    if let NewPlace::Store(path) = &place
+        && stays
+    {
+        // Nobody would end the wait.
+        return Err(no_host(path));
+    }
+    let (source, path) = match &place {
+        NewPlace::Host(client) => (Some(source_of(&args.place, client)), None),
+        NewPlace::Store(path) => (None, Some(path.clone())),
+    };
+    let control = ProcessControl::of_new(place, "submit").await?;
+    let submitted = submit(&control, registration, directory(&args, &control)).await;
+    control.close().await;
+    let Submitted { is_new, process } = submitted?;
+    let source = match (source, path) {
+        (Some(source), _) => source,
+        (None, path) => {
+            let path = path.unwrap_or_default();
+            if process.outcome.is_none() {
+                let place = path.display();
+                say(format_args!(
+                    "no host is running on {place}: the process starts with the next one, `proctor serve`"
+                ));
+            }
+            ProcessSource::of_store(StoreReader::open(&path)?, beside(&path, "sock"))
+        }
+    };
+    if !is_new {
+        say(format_args!("`{id}` was submitted before; it is {}", process_view::status_in_words(&process)));
+    }
+    tell(&args, &process, &source)?;
+    if args.follow {
+        return follow(source, id).await;
+    }
+    if args.wait {
+        return wait::outcome(&source, &id).await;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The source that finds the process again when the host has been started anew: its store, where that is at hand.
+fn source_of(choice: &PlaceChoice, client: &HostClient) -> ProcessSource {
+    choice.beside_host().unwrap_or_else(|| ProcessSource::of_host(client.clone()))
+}
+
+async fn submit(
+    control: &ProcessControl,
+    registration: ProcessRegistration,
+    directory: Directory,
+) -> Result<Submitted, Failure> {
+    // The registry takes any parent, for it may come later. Who types one means one that is there, or was.
+    if let Some(parent) = registration.parent.as_ref().map(|parent| &parent.process_id)
+        && *parent != registration.id
+        && !control.knows(parent).await?
+    {
+        return Err(Failure::new(FailureKind::NoInput, format!("the parent `{parent}` is unknown there")));
+    }
+    control.submit(registration, directory).await
+}
+
+/// A host with an address may be another machine, which need not have the directory that we are in.
+fn directory(args: &SubmitArgs, control: &ProcessControl) -> Directory {
+    match control {
+        ProcessControl::Host(client) if client.is_remote() && !args.command.names_directory() => Directory::OfHost,
+        _ => Directory::Told,
+    }
+}
+
+fn tell(args: &SubmitArgs, process: &ProcessView, source: &ProcessSource) -> Result<(), Failure> {
+    let mut sheet = Sheet::new();
+    if args.json {
+        sheet.line(process_view::to_json(process, source))?;
+    } else if args.follow {
+        // Stdout is the command's.
+        say(format_args!("submitted `{}`", process.process_id));
+    } else {
+        sheet.line(&process.process_id)?;
+    }
+    sheet.flush()
+}
+
+/// Shows the output as it comes. It goes on without a reader: the outcome is wanted too.
+async fn follow(source: ProcessSource, id: ProcessId) -> Result<ExitCode, Failure> {
+    let mut output = OutputSheet::new();
+    let mut follower = EventFollower::new(source, id, 0).await?;
+    loop {
+        match follower.next().await? {
+            Followed::Event(event) if output.is_read() => output.event(&event)?,
+            Followed::Event(_) => {}
+            Followed::End(process) => return Ok(wait::told(&process)),
+        }
+    }
+}
