@@ -39,7 +39,7 @@ async fn every_refusal_is_a_problem_that_names_its_request() {
     let cases = [
         (post("/processes", "{"), 400, "invalid_body"),
         (post("/processes", ""), 400, "invalid_body"),
-        (post("/processes", "[]"), 422, "invalid_body"),
+        (post("/verify", "[null, null]"), 422, "invalid_body"),
         (post("/processes", r#"{"process":"p"}"#), 422, "invalid_body"),
         (post("/processes", r#"{"process_id":7}"#), 422, "invalid_body"),
         (post("/processes", "{}"), 422, "invalid_request"),
