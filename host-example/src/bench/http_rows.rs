@@ -418,7 +418,7 @@ async fn measure_streams(http: &Http, direct: &Direct, streams: usize) -> anyhow
     )
     .await?;
     let directly =
-        crowd(streams, || resident_bytes(std::process::id()), |told| direct.clone().follow(told), || direct.signal())
+        crowd(streams, || resident_bytes(std::process::id()), |told| direct.clone().follow(told), || direct.tell())
             .await?;
     Ok(StreamRow {
         streams,
