@@ -169,7 +169,8 @@ async fn measure_load(
     let ratio = |figure: fn(&Slice) -> f64| {
         median(asked.iter().zip(&called).map(|(asked, called)| figure(asked) / figure(called)).collect())
     };
-    let (p50, p99): (fn(&Slice) -> f64, fn(&Slice) -> f64) = (|slice| slice.ack_us(0.50), |slice| slice.ack_us(0.99));
+    let p50 = |slice: &Slice| slice.ack_us(0.50);
+    let p99 = |slice: &Slice| slice.ack_us(0.99);
     Ok(RequestRow {
         operation: load.operation.name(),
         callers: load.callers,
