@@ -17,9 +17,7 @@ use awaiter::{ProcessAwaiter, ProcessWait, WaitAnswer};
 use clap::Args;
 use comfy_table::Table;
 use registry_actor::{
-    domain::{
-        ProcessId, ProcessInput, ProcessRegistration, ProcessSignal, ReceiptEvent, RecoveryDisposition, Sequence,
-    },
+    domain::{ProcessId, ProcessInput, ProcessRegistration, RecoveryDisposition, Sequence},
     port::{ProcessRegistry, ProcessRegistryExt},
     worker::{ProcessExecutors, Worker},
 };
@@ -195,6 +193,11 @@ fn next_number() -> u64 {
     NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
+/// A reason that was not given before: each makes an event of its own, and the process that is looked at has nobody who would end it.
+fn new_reason() -> String {
+    format!("reason {}", next_number())
+}
+
 /// The process that is looked at.
 const KNOWN: &str = "known";
 
@@ -221,13 +224,13 @@ impl Http {
 
     async fn get(&self) -> anyhow::Result<()> {
         let answer = self.asking(reqwest::Method::GET, &format!("/processes/{KNOWN}")).send().await?;
-        answer.error_for_status()?.bytes().await?;
+        succeeded(answer).await?.bytes().await?;
         Ok(())
     }
 
     async fn post(&self, path: &str, body: &serde_json::Value) -> anyhow::Result<()> {
         let answer = self.asking(reqwest::Method::POST, path).json(body).send().await?;
-        answer.error_for_status()?.bytes().await?;
+        succeeded(answer).await?.bytes().await?;
         Ok(())
     }
 
@@ -240,7 +243,7 @@ impl Http {
         let body = json!({"process_id": id, "command": {"argv": ["true"], "cwd": "/"}});
         self.post("/processes", &body).await?;
         let path = format!("/processes/{id}/wait?within_ms={}", PATIENCE.as_millis());
-        let answer = self.asking(reqwest::Method::GET, &path).send().await?.error_for_status()?;
+        let answer = succeeded(self.asking(reqwest::Method::GET, &path).send().await?).await?;
         let answer: serde_json::Value = answer.json().await?;
         if answer["process"]["status"] != "completed" {
             bail!("the command did not complete: {answer}");
@@ -270,7 +273,7 @@ impl Http {
     /// Follows the known process until it is told no more.
     async fn follow(self, told: mpsc::UnboundedSender<Instant>) -> anyhow::Result<()> {
         let path = format!("/processes/{KNOWN}/events/stream");
-        let mut answer = self.asking(reqwest::Method::GET, &path).send().await?.error_for_status()?;
+        let mut answer = succeeded(self.asking(reqwest::Method::GET, &path).send().await?).await?;
         // It is open now.
         told.send(Instant::now())?;
         let mut text = Vec::new();
@@ -286,6 +289,14 @@ impl Http {
         }
         Ok(())
     }
+}
+
+/// The answer, or the problem that it is.
+async fn succeeded(answer: reqwest::Response) -> anyhow::Result<reqwest::Response> {
+    if answer.status().is_success() {
+        return Ok(answer);
+    }
+    bail!("{}: {}", answer.url().path().to_owned(), answer.text().await?)
 }
 
 /// The same without HTTP: the registry and the worker of a host in this process.
@@ -367,13 +378,8 @@ impl Direct {
         closed_loop((0..load.callers).map(caller).collect(), duration).await
     }
 
-    async fn signal(&self) -> anyhow::Result<()> {
-        let signal = ProcessSignal::new("tell")?;
-        let id = format!("tell-{}", next_number());
-        let sent = self.host.registry.signal_process(&self.known, &signal, &id, json!(null)).await?;
-        if !sent.receipt.events.first().is_some_and(ReceiptEvent::is_inserted) {
-            bail!("a signal was sent before");
-        }
+    async fn tell(&self) -> anyhow::Result<()> {
+        self.host.registry.request_process_cancel(&self.known, Some(new_reason())).await?;
         Ok(())
     }
 
@@ -412,11 +418,11 @@ async fn measure_streams(http: &Http, direct: &Direct, streams: usize) -> anyhow
         streams,
         || resident_bytes(pid),
         |told| http.clone().follow(told),
-        || async { http.post(&format!("/processes/{KNOWN}/signals/tell"), &json!({})).await },
+        || async { http.post(&format!("/processes/{KNOWN}/cancel"), &json!({"reason": new_reason()})).await },
     )
     .await?;
     let directly =
-        crowd(streams, || resident_bytes(std::process::id()), |told| direct.clone().follow(told), || direct.signal())
+        crowd(streams, || resident_bytes(std::process::id()), |told| direct.clone().follow(told), || direct.tell())
             .await?;
     Ok(StreamRow {
         streams,

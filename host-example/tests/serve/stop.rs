@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    os::unix::net::UnixDatagram,
+    os::unix::net::{UnixDatagram, UnixStream},
     time::{Duration, Instant},
 };
 
@@ -61,6 +61,13 @@ fn whoever_follows_is_told_of_the_stop_and_who_comes_is_refused() {
 #[test]
 fn who_comes_while_a_stop_waits_is_refused_at_once() {
     let mut host = Host::start(&["--on-stop", "wait", "--stop-patience", LONG]);
+    // Somebody is connected, through each of the doors, who takes nothing of what is sent.
+    host.start_script("much", "owner_bound", "head -c 30000000 /dev/zero | tr '\\0' x | fold -w 4000");
+    host.outcome_of("much");
+    let web = open_stream(&host, "much");
+    let mut local = UnixStream::connect(host.socket()).expect("the socket");
+    local.write_all(&host.request("GET", "/api/v1/processes/much/events/stream", None)).expect("sent");
+    local.read_exact(&mut [0]).expect("it is open");
     host.start_script("slow", "owner_bound", "echo up; until [ -e go ]; do sleep 0.02; done; echo done");
     host.wait_for_output("slow");
     host.signal(Signal::TERM);
@@ -70,6 +77,7 @@ fn who_comes_while_a_stop_waits_is_refused_at_once() {
         assert!(Instant::now() < until, "the doors stay open");
         std::thread::yield_now();
     }
+    drop((web, local));
     assert!(host.is_running(), "it waits for the command");
     std::fs::write(host.path("go"), "").expect("written");
     assert_eq!(host.ended().code(), Some(0), "{}", host.said());
