@@ -20,6 +20,7 @@ pub(crate) mod login;
 pub(crate) mod metrics;
 pub(crate) mod origin;
 mod owner_routes;
+mod page_budget;
 mod problem;
 mod process_routes;
 pub(crate) mod process_view;

@@ -22,6 +22,7 @@ use super::{
     change_view::ChangeView,
     event_routes::{KEEP_ALIVE, MAX_PAGE, StreamedView, last_event_id, room_for_a_stream},
     extract::{Json, Query},
+    page_budget::PageBudget,
     problem::{PROBLEM_JSON, Problem},
     process_routes::page_limit,
 };
@@ -59,6 +60,7 @@ pub(super) struct ChangePageView {
 ///
 /// Every event of every process, prunes and deletions of sessions, in commit order. A cursor is good for as long as the store is: one
 /// of another store is answered 409, and one of a store that was restored since 410, for then what was read may never have happened.
+/// A page ends after 4 MiB too; `has_more` says whether it is the last one.
 #[utoipa::path(
     get, path = "/changes", tag = "changes", operation_id = "list_changes", params(ChangeQuery),
     responses(
@@ -72,14 +74,30 @@ pub(super) async fn page(
     Query(query): Query<ChangeQuery>,
 ) -> Result<Json<ChangePageView>, Problem> {
     let limit = page_limit(query.limit, MAX_PAGE)?;
-    let after = query.after.as_deref().map(cursor).transpose()?;
-    let page = api.host.registry.changes_since(after, limit).await?;
-    Ok(Json(ChangePageView {
-        changes: page.changes.iter().map(ChangeView::new).collect::<Result<_, _>>()?,
-        next_after: page.next.to_string(),
-        has_more: page.has_more,
-        safe_through: page.safe_through.to_string(),
-    }))
+    let mut after = query.after.as_deref().map(cursor).transpose()?;
+    let (registry, mut budget) = (&api.host.registry, PageBudget::of_page(limit));
+    let (mut changes, mut has_more, mut safe_through) = (Vec::new(), true, None);
+    while let (Some(count), true) = (budget.next_read(), has_more) {
+        let mut page = registry.changes_since(after.clone(), count).await?;
+        let admitted = budget.admit(&page.changes);
+        if admitted == 0 && !page.changes.is_empty() {
+            break;
+        }
+        if admitted < page.changes.len() {
+            // A page has one cursor, that of its end: one that ends there is read.
+            page = registry.changes_since(after, u32::try_from(admitted).unwrap_or(count)).await?;
+        }
+        for change in &page.changes {
+            changes.push(ChangeView::new(change)?);
+        }
+        has_more = page.has_more;
+        (after, safe_through) = (Some(page.next), Some(page.safe_through));
+    }
+    // The first read of a budget has room.
+    let (Some(next), Some(safe_through)) = (after, safe_through) else {
+        return Err(Problem::internal("a page of changes was not read"));
+    };
+    Ok(Json(ChangePageView { changes, next_after: next.to_string(), has_more, safe_through: safe_through.to_string() }))
 }
 
 /// Where a stream begins.

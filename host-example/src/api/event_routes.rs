@@ -23,6 +23,7 @@ use super::{
     event_stream::{EventPlace, EventStream, Told},
     event_view::EventView,
     extract::{Json, Path, Query, process_id},
+    page_budget::PageBudget,
     problem::{PROBLEM_JSON, Problem},
     process_routes::{known, page_limit},
 };
@@ -55,6 +56,8 @@ pub(super) struct EventPageView {
 }
 
 /// Show the events of a process
+///
+/// A page ends after 4 MiB too, so that one of fewer events than asked for is not the last one because of that.
 #[utoipa::path(
     get, path = "/processes/{process_id}/events", tag = "events", operation_id = "list_events",
     params(("process_id" = String, Path), EventQuery),
@@ -67,13 +70,21 @@ pub(super) async fn page(
 ) -> Result<Json<EventPageView>, Problem> {
     let id = process_id(&id)?;
     let limit = page_limit(query.limit, MAX_PAGE)?;
-    known(&api, &id).await?;
-    let page = api.host.registry.events_page(&id, Sequence(query.after.unwrap_or(0)), limit).await?;
-    let last = page.events.last().filter(|_| page.has_more);
-    Ok(Json(EventPageView {
-        next_after: last.map(|event| event.sequence.0),
-        events: page.events.iter().map(|event| EventView::new(event)).collect(),
-    }))
+    let generation = known(&api, &id).await?.generation;
+    let mut budget = PageBudget::of_page(limit);
+    let (mut events, mut after, mut has_more) = (Vec::new(), Sequence(query.after.unwrap_or(0)), true);
+    while let (Some(count), true) = (budget.next_read(), has_more) {
+        let page = api.host.registry.events_page(&id, after, count).await?;
+        // Between two reads the process may have been pruned, and its id may live again: a page is of one life.
+        if !events.is_empty() && known(&api, &id).await?.generation != generation {
+            break;
+        }
+        let admitted = &page.events[..budget.admit(&page.events)];
+        events.extend(admitted.iter().map(|event| EventView::new(event)));
+        after = admitted.last().map_or(after, |event| event.sequence);
+        has_more = page.has_more || admitted.len() < page.events.len();
+    }
+    Ok(Json(EventPageView { events, next_after: has_more.then_some(after.0) }))
 }
 
 /// A server-sent event.
