@@ -57,6 +57,7 @@ pub(super) struct ListQuery {
     /// Registered before then, in ms since the Unix epoch.
     created_until_ms: Option<u64>,
     /// `newest`: the last registered first; `id`: ascending by id. By default `id`.
+    #[param(inline)]
     order: Option<ListOrder>,
     /// The `next_after` of the page before.
     after: Option<String>,

@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 use super::{SECRETS, Server, answer, code, filled, operations};
 
 /// The scope that each operation takes. Whoever adds a route says here, once more, who may use it.
-const OPERATIONS: [(&str, &str); 25] = [
+const OPERATIONS: [(&str, &str); 26] = [
     ("explain_process", "read"),
     ("follow_changes", "read"),
     ("follow_events", "read"),
     ("get_host", "read"),
     ("get_process", "read"),
+    ("get_stats", "read"),
     ("list_changes", "read"),
     ("list_events", "read"),
     ("list_grants", "read"),
