@@ -30,6 +30,7 @@ mod request_log;
 mod session_routes;
 mod start_request;
 mod stats;
+mod stream_room;
 mod time_limit;
 mod verify_routes;
 mod wait_routes;
@@ -63,7 +64,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     access::LocalPeer, commit_signal::CommitSignal, login::LoginCodes, origin::HostNames, problem::Problem,
-    rate_limit::RateLimit,
+    rate_limit::RateLimit, stream_room::StreamRoom,
 };
 use crate::{
     host::Host,
@@ -99,6 +100,8 @@ pub(crate) struct Api {
     pub(crate) config: ServeConfig,
     /// Room for open streams.
     pub(crate) streams: Arc<Semaphore>,
+    /// Who may have how much of that room.
+    pub(crate) stream_room: StreamRoom,
     /// How often each caller may ask, if that is limited.
     pub(crate) rate_limit: Option<RateLimit>,
     /// When it came up.
@@ -119,6 +122,7 @@ impl Api {
         let registry = Arc::new(host.registry.clone()) as Arc<dyn ProcessRegistry>;
         // The registry of this host tells of its commits.
         let source = registry.change_source().unwrap_or_default();
+        let streams = Arc::new(Semaphore::new(config.max_streams));
         Arc::new(Self {
             awaiter: ProcessAwaiter::attached(registry),
             hub: ProcessChangeHub::attached_to(&source),
@@ -127,12 +131,18 @@ impl Api {
             worker,
             credentials,
             login_codes: LoginCodes::default(),
-            streams: Arc::new(Semaphore::new(config.max_streams)),
+            stream_room: StreamRoom::new(Arc::clone(&streams), config.max_streams),
+            streams,
             rate_limit: RateLimit::new(config.requests_per_second),
             started: Instant::now(),
             config,
             stopping,
         })
+    }
+
+    /// Whether the host is going down.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
     }
 
     /// Waits until the host is going down. May be dropped at any time.

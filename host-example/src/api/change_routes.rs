@@ -5,6 +5,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, StatusCode},
     response::{
@@ -20,12 +21,13 @@ use super::{
     Api,
     change_stream::{ChangeStream, From, Told},
     change_view::ChangeView,
-    event_routes::{KEEP_ALIVE, MAX_PAGE, StreamedView, last_event_id, room_for_a_stream},
+    event_routes::{KEEP_ALIVE, MAX_PAGE, StreamedView, last_event_id},
     extract::{Json, Query},
     page_budget::PageBudget,
     problem::{PROBLEM_JSON, Problem},
     process_routes::page_limit,
 };
+use crate::serve::credentials::Caller;
 
 /// What stands for the end of the feed, where a stream begins.
 const NOW: &str = "now";
@@ -116,6 +118,8 @@ pub(super) struct FollowQuery {
 /// Server-sent events of the types `event`, `pruned` and `session_deleted`, each with a cursor as its id; with that id in
 /// `Last-Event-ID` a later request goes on behind it, in this host or the next one: nothing is missing, and nothing comes twice. One of
 /// type `stopping` says that the host goes down. A cursor that is refused is answered as in `/changes`.
+/// So many of these streams are open at the same time, 64 in all; a further one is answered 503 `too_many_streams`. What is committed
+/// within 100 ms may be told together.
 #[utoipa::path(
     get, path = "/changes/stream", tag = "changes", operation_id = "follow_changes",
     params(
@@ -130,6 +134,7 @@ pub(super) struct FollowQuery {
 )]
 pub(super) async fn stream(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Query(query): Query<FollowQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -138,7 +143,7 @@ pub(super) async fn stream(
         Some(NOW) => From::Now,
         Some(text) => From::After(cursor(text)?),
     };
-    let permit = room_for_a_stream(&api)?;
+    let permit = api.stream_room.take_of_changes(&caller.name)?;
     let stream = ChangeStream::new(api, from).await?;
     let sent = futures_util::stream::unfold((stream, permit), |(mut stream, permit)| async {
         let told = stream.next().await?;

@@ -5,6 +5,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, StatusCode},
     response::{
@@ -15,7 +16,6 @@ use axum::{
 use futures_util::StreamExt;
 use registry_actor::{domain::Sequence, port::ProcessRegistryExt};
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -27,6 +27,7 @@ use super::{
     problem::{PROBLEM_JSON, Problem},
     process_routes::{known, page_limit},
 };
+use crate::serve::credentials::Caller;
 
 /// The most events in a page.
 pub(super) const MAX_PAGE: u32 = 1_000;
@@ -106,6 +107,7 @@ pub(super) struct StreamedView {
 /// Server-sent events of type `event`, each with an id; with that id in `Last-Event-ID` a later request goes on behind it, in this host or
 /// the next one: no event is missing, and none comes twice. After the last event of a process that has ended comes one of type `end` with
 /// the process, and the stream is over; who goes on from there is answered 204. One of type `stopping` says that the host goes down.
+/// One caller may keep half as many streams open as there is room for; a further one is answered 503 `too_many_streams`.
 #[utoipa::path(
     get, path = "/processes/{process_id}/events/stream", tag = "events", operation_id = "follow_events",
     params(
@@ -123,13 +125,14 @@ pub(super) struct StreamedView {
 )]
 pub(super) async fn stream(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = process_id(&id)?;
     let from = last_event_id(&headers).map(str::parse::<EventPlace>).transpose()?;
     let record = known(&api, &id).await?;
-    let permit = room_for_a_stream(&api)?;
+    let permit = api.stream_room.take(&caller.name)?;
     let mut stream = EventStream::new(api, id, &record, from).await?;
     // Only what has ended can be over already: the answer to who follows a silent process begins at once.
     let first = if record.status.await_output().is_some() { stream.next().await } else { None };
@@ -152,14 +155,6 @@ pub(super) async fn stream(
 /// The id of the last event that a client has. One that has none may say so by an empty text.
 pub(super) fn last_event_id(headers: &HeaderMap) -> Option<&str> {
     headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?")).filter(|id| !id.is_empty())
-}
-
-/// Room for one more stream, for as long as it is kept.
-pub(super) fn room_for_a_stream(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
-    Arc::clone(&api.streams).try_acquire_owned().map_err(|_| {
-        let detail = format!("{} streams are open already", api.config.max_streams);
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail).retry_after(5)
-    })
 }
 
 fn sent(told: Told) -> Event {

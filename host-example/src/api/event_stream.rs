@@ -116,6 +116,12 @@ impl EventStream {
     /// What is told next; `None` when it is over. To drop the future loses nothing.
     pub(super) async fn next(&mut self) -> Option<Told> {
         loop {
+            // At once, whatever is left to read: a reader that is slow would hold up the stop, and can go on at the next host.
+            if self.api.is_stopping() && !self.is_over {
+                self.is_over = true;
+                self.read.clear();
+                return Some(Told::Stopping);
+            }
             if let Some(event) = self.read.pop_front() {
                 self.after = event.sequence;
                 let place = EventPlace { generation: self.generation, sequence: event.sequence.0 };
