@@ -102,6 +102,8 @@ pub(crate) struct Api {
     pub(crate) streams: Arc<Semaphore>,
     /// Who may have how much of that room.
     pub(crate) stream_room: StreamRoom,
+    /// Whether a copy of the store is under way: there is one at a time.
+    pub(crate) copying: Semaphore,
     /// How often each caller may ask, if that is limited.
     pub(crate) rate_limit: Option<RateLimit>,
     /// When it came up.
@@ -133,6 +135,7 @@ impl Api {
             login_codes: LoginCodes::default(),
             stream_room: StreamRoom::new(Arc::clone(&streams), config.max_streams),
             streams,
+            copying: Semaphore::new(1),
             rate_limit: RateLimit::new(config.requests_per_second),
             started: Instant::now(),
             config,
