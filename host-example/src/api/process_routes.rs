@@ -269,7 +269,8 @@ pub(super) struct ReasonRequest {
 
 /// Ask a process to end
 ///
-/// Its executor is told, and ends it in its own time. To ask again for the same reason changes nothing.
+/// Its executor is told, and ends it in its own time. To ask again for the same reason changes nothing. One that has ended is answered
+/// 409 `already_ended`.
 #[utoipa::path(
     post, path = "/processes/{process_id}/cancel", tag = "processes", operation_id = "cancel_process",
     params(("process_id" = String, Path)), request_body = ReasonRequest,
@@ -281,6 +282,12 @@ pub(super) async fn cancel(
     Json(request): Json<ReasonRequest>,
 ) -> Result<Json<ProcessView>, Problem> {
     let id = process_id(&id)?;
+    // The registry would note the request behind the end, which changes nothing. One that ends just now has it noted, without harm.
+    let record = known(&api, &id).await?;
+    if record.status.is_terminal() {
+        let detail = format!("process `{id}` has ended already, as {}", record.status.label());
+        return Err(Problem::new(StatusCode::CONFLICT, "already_ended", detail));
+    }
     api.host.registry.request_process_cancel(&id, request.reason).await?;
     Ok(Json(ProcessView::new(&*known(&api, &id).await?)))
 }
