@@ -15,7 +15,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api,
-    extract::{Json, Query, process_id},
+    extract::{Json, Query, place_by_id},
     page_budget::PageBudget,
     problem::Problem,
     process_routes::{ExplanationView, MAX_PAGE, page_limit},
@@ -161,7 +161,7 @@ pub(super) async fn stuck(
     Query(query): Query<StuckQuery>,
 ) -> Result<Json<StuckPageView>, Problem> {
     let limit = page_limit(query.limit, MAX_PAGE)?;
-    let mut after = query.after.as_deref().map(process_id).transpose()?;
+    let mut after = query.after.as_deref().map(place_by_id).transpose()?;
     let (mut budget, mut stuck, mut has_more) = (PageBudget::of_page(limit), Vec::new(), true);
     while let (Some(count), true) = (budget.next_read(), has_more) {
         let page = api.host.registry.list_page(ProcessListFilter::default(), after.clone(), count).await?;

@@ -25,7 +25,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api,
-    extract::{Json, Path, Query, process_id},
+    extract::{Json, Path, Query, place_by_id, process_id},
     page_budget::PageBudget,
     problem::Problem,
     process_view::ProcessView,
@@ -138,7 +138,7 @@ pub(super) async fn list(
     let (mut budget, mut processes) = (PageBudget::of_page(limit), Vec::new());
     let next_after = match query.order.unwrap_or_default() {
         ListOrder::Id => {
-            let mut after = query.after.as_deref().map(process_id).transpose()?;
+            let mut after = query.after.as_deref().map(place_by_id).transpose()?;
             let mut has_more = true;
             while let (Some(count), true) = (budget.next_read(), has_more) {
                 let page = registry.list_page(filter.clone(), after.clone(), count).await?;

@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api,
-    extract::{Json, Path, Query, process_id},
+    extract::{Json, Path, Query, place_by_id, process_id},
     page_budget::PageBudget,
     problem::Problem,
     process_routes::{MAX_PAGE, page_limit},
@@ -146,7 +146,7 @@ pub(super) async fn list(
     Query(query): Query<GrantQuery>,
 ) -> Result<Json<GrantPageView>, Problem> {
     let limit = page_limit(query.limit, MAX_PAGE)?;
-    let mut after = query.after.as_deref().map(process_id).transpose()?;
+    let mut after = query.after.as_deref().map(place_by_id).transpose()?;
     let scope = scope_of(session_id, query.agent_frame_id)?;
     let live_only = query.live_only.unwrap_or(false);
     let (mut budget, mut grants, mut has_more) = (PageBudget::of_page(limit), Vec::new(), true);
