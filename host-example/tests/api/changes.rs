@@ -14,9 +14,9 @@ async fn a_feed_is_read_in_pages_and_ends_with_what_is_left_of_it() {
     server.complete("p").await;
     let (_, first) = server.get("/changes?limit=1").await;
     assert_eq!((&first["has_more"], &first["changes"][0]["event_type"]), (&json!(true), &json!("process.registered")));
-    let after = |page: &serde_json::Value| format!("/changes?after={}", page["next_after"].as_str().expect("a cursor"));
+    let after = |page: &Value| format!("/changes?after={}", page["next_after"].as_str().expect("a cursor"));
     let (_, second) = server.get(&after(&first)).await;
-    let kinds = |page: &serde_json::Value| {
+    let kinds = |page: &Value| {
         let changes = page["changes"].as_array().expect("changes").clone();
         changes.into_iter().map(|change| change["event_type"].clone()).collect::<Vec<_>>()
     };
