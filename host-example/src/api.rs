@@ -20,6 +20,7 @@ pub(crate) mod login;
 pub(crate) mod metrics;
 pub(crate) mod origin;
 mod owner_routes;
+mod page_budget;
 mod problem;
 mod process_routes;
 pub(crate) mod process_view;
@@ -29,6 +30,7 @@ mod request_log;
 mod session_routes;
 mod start_request;
 mod stats;
+mod stream_room;
 mod time_limit;
 mod verify_routes;
 mod wait_routes;
@@ -64,7 +66,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
     access::LocalPeer, commit_signal::CommitSignal, login::LoginCodes, origin::HostNames, problem::Problem,
-    rate_limit::RateLimit,
+    rate_limit::RateLimit, stream_room::StreamRoom,
 };
 use crate::{
     host::Host,
@@ -100,6 +102,10 @@ pub(crate) struct Api {
     pub(crate) config: ServeConfig,
     /// Room for open streams.
     pub(crate) streams: Arc<Semaphore>,
+    /// Who may have how much of that room.
+    pub(crate) stream_room: StreamRoom,
+    /// Whether a copy of the store is under way: there is one at a time.
+    pub(crate) copying: Semaphore,
     /// How often each caller may ask, if that is limited.
     pub(crate) rate_limit: Option<RateLimit>,
     /// When it came up.
@@ -120,6 +126,7 @@ impl Api {
         let registry = Arc::new(host.registry.clone()) as Arc<dyn ProcessRegistry>;
         // The registry of this host tells of its commits.
         let source = registry.change_source().unwrap_or_default();
+        let streams = Arc::new(Semaphore::new(config.max_streams));
         Arc::new(Self {
             awaiter: ProcessAwaiter::attached(registry),
             hub: ProcessChangeHub::attached_to(&source),
@@ -128,12 +135,19 @@ impl Api {
             worker,
             credentials,
             login_codes: LoginCodes::default(),
-            streams: Arc::new(Semaphore::new(config.max_streams)),
+            stream_room: StreamRoom::new(Arc::clone(&streams), config.max_streams),
+            streams,
+            copying: Semaphore::new(1),
             rate_limit: RateLimit::new(config.requests_per_second),
             started: Instant::now(),
             config,
             stopping,
         })
+    }
+
+    /// Whether the host is going down.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
     }
 
     /// Waits until the host is going down. May be dropped at any time.

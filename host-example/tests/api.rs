@@ -10,6 +10,8 @@ mod changes;
 mod operate;
 #[path = "api/owners.rs"]
 mod owners;
+#[path = "api/pages.rs"]
+mod pages;
 #[path = "api/refusals.rs"]
 mod refusals;
 #[path = "api/sessions.rs"]

@@ -5,6 +5,7 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, StatusCode},
     response::{
@@ -20,11 +21,13 @@ use super::{
     Api,
     change_stream::{ChangeStream, From, Told},
     change_view::ChangeView,
-    event_routes::{KEEP_ALIVE, MAX_PAGE, StreamedView, last_event_id, room_for_a_stream},
+    event_routes::{KEEP_ALIVE, MAX_PAGE, StreamedView, last_event_id},
     extract::{Json, Query},
+    page_budget::PageBudget,
     problem::{PROBLEM_JSON, Problem},
     process_routes::page_limit,
 };
+use crate::serve::credentials::Caller;
 
 /// What stands for the end of the feed, where a stream begins.
 const NOW: &str = "now";
@@ -59,6 +62,7 @@ pub(super) struct ChangePageView {
 ///
 /// Every event of every process, prunes and deletions of sessions, in commit order. A cursor is good for as long as the store is: one
 /// of another store is answered 409, and one of a store that was restored since 410, for then what was read may never have happened.
+/// A page ends after 4 MiB too; `has_more` says whether it is the last one.
 #[utoipa::path(
     get, path = "/changes", tag = "changes", operation_id = "list_changes", params(ChangeQuery),
     responses(
@@ -72,14 +76,30 @@ pub(super) async fn page(
     Query(query): Query<ChangeQuery>,
 ) -> Result<Json<ChangePageView>, Problem> {
     let limit = page_limit(query.limit, MAX_PAGE)?;
-    let after = query.after.as_deref().map(cursor).transpose()?;
-    let page = api.host.registry.changes_since(after, limit).await?;
-    Ok(Json(ChangePageView {
-        changes: page.changes.iter().map(ChangeView::new).collect::<Result<_, _>>()?,
-        next_after: page.next.to_string(),
-        has_more: page.has_more,
-        safe_through: page.safe_through.to_string(),
-    }))
+    let mut after = query.after.as_deref().map(cursor).transpose()?;
+    let (registry, mut budget) = (&api.host.registry, PageBudget::of_page(limit));
+    let (mut changes, mut has_more, mut safe_through) = (Vec::new(), true, None);
+    while let (Some(count), true) = (budget.next_read(), has_more) {
+        let mut page = registry.changes_since(after.clone(), count).await?;
+        let admitted = budget.admit(&page.changes);
+        if admitted == 0 && !page.changes.is_empty() {
+            break;
+        }
+        if admitted < page.changes.len() {
+            // A page has one cursor, that of its end: one that ends there is read.
+            page = registry.changes_since(after, u32::try_from(admitted).unwrap_or(count)).await?;
+        }
+        for change in &page.changes {
+            changes.push(ChangeView::new(change)?);
+        }
+        has_more = page.has_more;
+        (after, safe_through) = (Some(page.next), Some(page.safe_through));
+    }
+    // The first read of a budget has room.
+    let (Some(next), Some(safe_through)) = (after, safe_through) else {
+        return Err(Problem::internal("a page of changes was not read"));
+    };
+    Ok(Json(ChangePageView { changes, next_after: next.to_string(), has_more, safe_through: safe_through.to_string() }))
 }
 
 /// Where a stream begins.
@@ -98,6 +118,8 @@ pub(super) struct FollowQuery {
 /// Server-sent events of the types `event`, `pruned` and `session_deleted`, each with a cursor as its id; with that id in
 /// `Last-Event-ID` a later request goes on behind it, in this host or the next one: nothing is missing, and nothing comes twice. One of
 /// type `stopping` says that the host goes down. A cursor that is refused is answered as in `/changes`.
+/// So many of these streams are open at the same time, 64 in all; a further one is answered 503 `too_many_streams`. What is committed
+/// within 100 ms may be told together.
 #[utoipa::path(
     get, path = "/changes/stream", tag = "changes", operation_id = "follow_changes",
     params(
@@ -112,6 +134,7 @@ pub(super) struct FollowQuery {
 )]
 pub(super) async fn stream(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Query(query): Query<FollowQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -120,7 +143,7 @@ pub(super) async fn stream(
         Some(NOW) => From::Now,
         Some(text) => From::After(cursor(text)?),
     };
-    let permit = room_for_a_stream(&api)?;
+    let permit = api.stream_room.take_of_changes(&caller.name)?;
     let stream = ChangeStream::new(api, from).await?;
     let sent = futures_util::stream::unfold((stream, permit), |(mut stream, permit)| async {
         let told = stream.next().await?;

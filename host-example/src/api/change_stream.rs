@@ -1,17 +1,23 @@
 //! The changes of the whole store as one stream: what the feed has, and then what comes.
 //!
-//! Live and past changes go one way: after each commit the feed is read behind the last change that was told. It does not know how
-//! the stream is sent.
+//! Live and past changes go one way: after each commit the feed is read behind the last change that was told. It owns how often that
+//! is. It does not know how the stream is sent.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use registry_actor::{domain::ChangeCursor, port::ProcessRegistryExt};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 use super::{Api, change_view::ChangeView, problem::Problem};
 
 /// How many changes are read at a time. A page has one cursor, that of its end, and a stream can be taken up again behind each change.
 const PAGE: u32 = 1;
+
+/// How soon after it was woken a stream is woken again: what is committed meanwhile is read together.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where a stream begins.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,6 +50,10 @@ pub(super) struct ChangeStream {
     api: Arc<Api>,
     after: Option<ChangeCursor>,
     commits: watch::Receiver<u64>,
+    /// Whether there may be something to read.
+    has_more: bool,
+    /// When it may be woken.
+    rests_until: Instant,
     is_over: bool,
 }
 
@@ -61,7 +71,7 @@ impl ChangeStream {
         // A cursor that is not of this store is refused before anything is sent.
         let page = api.host.registry.changes_since(cursor.clone(), PAGE).await?;
         let after = if from == From::Now { Some(page.safe_through) } else { cursor };
-        Ok(Self { api, after, commits, is_over: false })
+        Ok(Self { api, after, commits, has_more: true, rests_until: Instant::now(), is_over: false })
     }
 
     /// What is told next; `None` when it is over. To drop the future loses nothing.
@@ -77,16 +87,38 @@ impl ChangeStream {
     /// Reads on, or waits for something to read.
     async fn look(&mut self) -> Result<Told, Problem> {
         loop {
+            // At once, whatever is left to read: a reader that is slow would hold up the stop, and can go on at the next host.
+            if self.api.is_stopping() {
+                return Ok(Told::Stopping);
+            }
+            if !self.has_more && !self.is_woken().await {
+                return Ok(Told::Stopping);
+            }
+            let turn = self.api.stream_room.turn_to_read_changes().await;
             let page = self.api.host.registry.changes_since(self.after.clone(), PAGE).await?;
+            drop(turn);
+            self.has_more = page.has_more;
             if let Some(change) = page.changes.first() {
                 let change = ChangeView::new(change)?;
                 self.after = Some(page.next.clone());
                 return Ok(Told::Change { cursor: page.next, change });
             }
-            tokio::select! {
-                told = self.commits.changed() => if told.is_err() { return Ok(Told::Stopping) },
-                () = self.api.stopped() => return Ok(Told::Stopping),
-            }
         }
+    }
+
+    /// Waits for a commit, and for the end of the pause. False at a stop.
+    async fn is_woken(&mut self) -> bool {
+        tokio::select! {
+            told = self.commits.changed() => if told.is_err() { return false },
+            () = self.api.stopped() => return false,
+        }
+        // Noted before anything else is awaited: a commit is told of once.
+        self.has_more = true;
+        tokio::select! {
+            () = sleep_until(self.rests_until) => {}
+            () = self.api.stopped() => return false,
+        }
+        self.rests_until = Instant::now() + PAUSE;
+        true
     }
 }

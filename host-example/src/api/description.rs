@@ -44,12 +44,13 @@ const ALWAYS: [StatusCode; 8] = [
 const OF_SOMETHING: [StatusCode; 2] = [StatusCode::NOT_FOUND, StatusCode::GONE];
 
 /// What a request that changes something may be answered too.
-const OF_CHANGE: [StatusCode; 5] = [
+const OF_CHANGE: [StatusCode; 6] = [
     StatusCode::REQUEST_TIMEOUT,
     StatusCode::CONFLICT,
     StatusCode::PAYLOAD_TOO_LARGE,
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
     StatusCode::INSUFFICIENT_STORAGE,
+    StatusCode::GATEWAY_TIMEOUT,
 ];
 
 const fn meaning(status: StatusCode) -> &'static str {
@@ -67,6 +68,7 @@ const fn meaning(status: StatusCode) -> &'static str {
         StatusCode::UNPROCESSABLE_ENTITY => "The request is understood, and refused for what it says",
         StatusCode::TOO_MANY_REQUESTS => "The caller asks too often; `Retry-After` says when to go on",
         StatusCode::SERVICE_UNAVAILABLE => "The host is busy or going down; `Retry-After` says when to try again",
+        StatusCode::GATEWAY_TIMEOUT => "It may still be carried out: read before you send it again",
         StatusCode::INSUFFICIENT_STORAGE => "The store did not take it; nothing changed",
         _ => "This host failed",
     }

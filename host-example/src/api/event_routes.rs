@@ -5,6 +5,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, StatusCode},
     response::{
@@ -15,7 +16,6 @@ use axum::{
 use futures_util::StreamExt;
 use registry_actor::{domain::Sequence, port::ProcessRegistryExt};
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -23,9 +23,11 @@ use super::{
     event_stream::{EventPlace, EventStream, Told},
     event_view::EventView,
     extract::{Json, Path, Query, process_id},
+    page_budget::PageBudget,
     problem::{PROBLEM_JSON, Problem},
     process_routes::{known, page_limit},
 };
+use crate::serve::credentials::Caller;
 
 /// The most events in a page.
 pub(super) const MAX_PAGE: u32 = 1_000;
@@ -55,6 +57,8 @@ pub(super) struct EventPageView {
 }
 
 /// Show the events of a process
+///
+/// A page ends after 4 MiB too, so that one of fewer events than asked for is not the last one because of that.
 #[utoipa::path(
     get, path = "/processes/{process_id}/events", tag = "events", operation_id = "list_events",
     params(("process_id" = String, Path), EventQuery),
@@ -67,13 +71,21 @@ pub(super) async fn page(
 ) -> Result<Json<EventPageView>, Problem> {
     let id = process_id(&id)?;
     let limit = page_limit(query.limit, MAX_PAGE)?;
-    known(&api, &id).await?;
-    let page = api.host.registry.events_page(&id, Sequence(query.after.unwrap_or(0)), limit).await?;
-    let last = page.events.last().filter(|_| page.has_more);
-    Ok(Json(EventPageView {
-        next_after: last.map(|event| event.sequence.0),
-        events: page.events.iter().map(|event| EventView::new(event)).collect(),
-    }))
+    let generation = known(&api, &id).await?.generation;
+    let mut budget = PageBudget::of_page(limit);
+    let (mut events, mut after, mut has_more) = (Vec::new(), Sequence(query.after.unwrap_or(0)), true);
+    while let (Some(count), true) = (budget.next_read(), has_more) {
+        let page = api.host.registry.events_page(&id, after, count).await?;
+        // Between two reads the process may have been pruned, and its id may live again: a page is of one life.
+        if !events.is_empty() && known(&api, &id).await?.generation != generation {
+            break;
+        }
+        let admitted = &page.events[..budget.admit(&page.events)];
+        events.extend(admitted.iter().map(|event| EventView::new(event)));
+        after = admitted.last().map_or(after, |event| event.sequence);
+        has_more = page.has_more || admitted.len() < page.events.len();
+    }
+    Ok(Json(EventPageView { events, next_after: has_more.then_some(after.0) }))
 }
 
 /// A server-sent event.
@@ -95,6 +107,7 @@ pub(super) struct StreamedView {
 /// Server-sent events of type `event`, each with an id; with that id in `Last-Event-ID` a later request goes on behind it, in this host or
 /// the next one: no event is missing, and none comes twice. After the last event of a process that has ended comes one of type `end` with
 /// the process, and the stream is over; who goes on from there is answered 204. One of type `stopping` says that the host goes down.
+/// One caller may keep half as many streams open as there is room for; a further one is answered 503 `too_many_streams`.
 #[utoipa::path(
     get, path = "/processes/{process_id}/events/stream", tag = "events", operation_id = "follow_events",
     params(
@@ -112,13 +125,14 @@ pub(super) struct StreamedView {
 )]
 pub(super) async fn stream(
     State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let id = process_id(&id)?;
     let from = last_event_id(&headers).map(str::parse::<EventPlace>).transpose()?;
     let record = known(&api, &id).await?;
-    let permit = room_for_a_stream(&api)?;
+    let permit = api.stream_room.take(&caller.name)?;
     let mut stream = EventStream::new(api, id, &record, from).await?;
     // Only what has ended can be over already: the answer to who follows a silent process begins at once.
     let first = if record.status.await_output().is_some() { stream.next().await } else { None };
@@ -141,14 +155,6 @@ pub(super) async fn stream(
 /// The id of the last event that a client has. One that has none may say so by an empty text.
 pub(super) fn last_event_id(headers: &HeaderMap) -> Option<&str> {
     headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?")).filter(|id| !id.is_empty())
-}
-
-/// Room for one more stream, for as long as it is kept.
-pub(super) fn room_for_a_stream(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
-    Arc::clone(&api.streams).try_acquire_owned().map_err(|_| {
-        let detail = format!("{} streams are open already", api.config.max_streams);
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", detail).retry_after(5)
-    })
 }
 
 fn sent(told: Told) -> Event {

@@ -12,10 +12,10 @@ use registry_actor::{
     port::{ProcessRegistry, ProcessRegistryExt},
 };
 
-use super::{Api, event_view::EventView, problem::Problem, process_routes::known_to, process_view::ProcessView};
-
-/// How many events are read at a time, and held for a reader that is slow.
-const PAGE: u32 = 100;
+use super::{
+    Api, event_view::EventView, page_budget::PageBudget, problem::Problem, process_routes::known_to,
+    process_view::ProcessView,
+};
 
 /// A place in the log of a process: which life of its id, and behind which event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,6 +71,8 @@ pub(super) struct EventStream {
     generation: u32,
     after: Sequence,
     read: VecDeque<Arc<ProcessEvent>>,
+    /// How much is read ahead, and held for a reader that is slow.
+    budget: PageBudget,
     ticks: HubSubscription<ProcessId>,
     is_over: bool,
 }
@@ -99,12 +101,27 @@ impl EventStream {
             Some(_) | None => 0,
         };
         let ticks = api.hub.subscribe(&process_id);
-        Ok(Self { api, process_id, generation, after: Sequence(after), read: VecDeque::new(), ticks, is_over: false })
+        Ok(Self {
+            api,
+            process_id,
+            generation,
+            after: Sequence(after),
+            read: VecDeque::new(),
+            budget: PageBudget::of_stream(),
+            ticks,
+            is_over: false,
+        })
     }
 
     /// What is told next; `None` when it is over. To drop the future loses nothing.
     pub(super) async fn next(&mut self) -> Option<Told> {
         loop {
+            // At once, whatever is left to read: a reader that is slow would hold up the stop, and can go on at the next host.
+            if self.api.is_stopping() && !self.is_over {
+                self.is_over = true;
+                self.read.clear();
+                return Some(Told::Stopping);
+            }
             if let Some(event) = self.read.pop_front() {
                 self.after = event.sequence;
                 let place = EventPlace { generation: self.generation, sequence: event.sequence.0 };
@@ -129,7 +146,9 @@ impl EventStream {
 
     /// Reads on, or waits for something to read. Answers what the stream ends with.
     async fn look(&mut self) -> Result<Option<Told>, Problem> {
-        let found = look_behind(&self.api.host.registry, &self.process_id, self.generation, self.after).await?;
+        self.budget.clear();
+        let place = (self.generation, self.after);
+        let found = look_behind(&self.api.host.registry, &self.process_id, place, &mut self.budget).await?;
         let Found { record, events } = found;
         if record.generation != self.generation {
             self.generation = record.generation;
@@ -176,18 +195,20 @@ struct Found {
 async fn look_behind(
     registry: &dyn ProcessRegistry,
     process_id: &ProcessId,
-    generation: u32,
-    after: Sequence,
+    (generation, after): (u32, Sequence),
+    budget: &mut PageBudget,
 ) -> Result<Found, Problem> {
     // The record first: what ended before it was read is in the page.
     let mut record = known_to(registry, process_id).await?;
     loop {
         let after = if record.generation == generation { after } else { Sequence(0) };
-        let page = registry.events_page(process_id, after, PAGE).await;
+        let page = registry.events_page(process_id, after, budget.next_read().unwrap_or(1)).await;
         // Two reads are two moments: between them the process may have been pruned, and its id may live again.
         let now = known_to(registry, process_id).await?;
         if now.generation == record.generation {
-            return Ok(Found { record, events: page?.events });
+            let mut events = page?.events;
+            events.truncate(budget.admit(&events));
+            return Ok(Found { record, events });
         }
         record = now;
     }
@@ -273,9 +294,25 @@ mod tests {
         let id = ProcessId::new("p").expect("an id");
         live(&registry, &id, &["first"; 2]).await;
         let interrupted = Interrupted { registry, meanwhile: Mutex::new(meanwhile) };
-        let found = look_behind(&interrupted, &id, 1, Sequence(1)).await?;
+        let found = look_behind(&interrupted, &id, (1, Sequence(1)), &mut PageBudget::of_stream()).await?;
         let said = found.events.iter().filter(|event| &*event.event_type == "said");
         Ok((found.record.generation, said.map(|event| event.payload.clone()).collect()))
+    }
+
+    #[tokio::test]
+    async fn hardly_more_than_a_stream_may_hold_is_read_ahead() {
+        let log = Arc::new(MemoryLog::new("a store"));
+        let registry = ActorRegistry::start(log, RegistryOptions::default()).await.expect("a registry");
+        let id = ProcessId::new("p").expect("an id");
+        live(&registry, &id, &["x".repeat(700_000).as_str(); 4]).await;
+        let (mut budget, mut after) = (PageBudget::of_stream(), Sequence(0));
+        for _ in 0..4 {
+            budget.clear();
+            let found = look_behind(&registry, &id, (1, after), &mut budget).await.expect("found");
+            assert_eq!(found.events.len(), 1);
+            after = found.events[0].sequence;
+        }
+        assert_eq!(after, Sequence(4));
     }
 
     #[tokio::test]

@@ -129,8 +129,22 @@ impl From<PathRejection> for Problem {
 /// The id of a process, as it stands in a path or a body.
 ///
 /// # Errors
-/// When no process can have it.
+/// When no process can have it, or when clients and browsers would take it for a step in a path: `.` and `..`.
 pub(crate) fn process_id(text: &str) -> Result<ProcessId, Problem> {
-    ProcessId::new(text)
-        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_process_id", error.to_string()))
+    if matches!(text, "." | "..") {
+        return Err(invalid_id(format!("expected an id that can stand in a path, found `{text}`")));
+    }
+    place_by_id(text)
+}
+
+/// The id behind which a page begins. A process may have been given any id by other means, and the page behind it is to be had.
+///
+/// # Errors
+/// When no process can have it.
+pub(crate) fn place_by_id(text: &str) -> Result<ProcessId, Problem> {
+    ProcessId::new(text).map_err(|error| invalid_id(error.to_string()))
+}
+
+fn invalid_id(detail: String) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_process_id", detail)
 }

@@ -15,7 +15,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api,
-    extract::{Json, Query, process_id},
+    extract::{Json, Query, place_by_id},
+    page_budget::PageBudget,
     problem::Problem,
     process_routes::{ExplanationView, MAX_PAGE, page_limit},
 };
@@ -160,17 +161,22 @@ pub(super) async fn stuck(
     Query(query): Query<StuckQuery>,
 ) -> Result<Json<StuckPageView>, Problem> {
     let limit = page_limit(query.limit, MAX_PAGE)?;
-    let after = query.after.as_deref().map(process_id).transpose()?;
-    let page = api.host.registry.list_page(ProcessListFilter::default(), after, limit).await?;
-    let mut stuck = Vec::new();
-    for record in &page.records {
-        match api.worker.explain(record.id()).await {
-            Ok(explanation) if explanation.stuck => stuck.push(ExplanationView::new(explanation)),
-            // It was pruned meanwhile, and is not stuck any more.
-            Ok(_) | Err(registry_actor::port::RegistryError::Refused(_)) => {}
-            Err(error) => return Err(error.into()),
+    let mut after = query.after.as_deref().map(place_by_id).transpose()?;
+    let (mut budget, mut stuck, mut has_more) = (PageBudget::of_page(limit), Vec::new(), true);
+    while let (Some(count), true) = (budget.next_read(), has_more) {
+        let page = api.host.registry.list_page(ProcessListFilter::default(), after.clone(), count).await?;
+        let admitted = &page.records[..budget.admit(&page.records)];
+        for record in admitted {
+            match api.worker.explain(record.id()).await {
+                Ok(explanation) if explanation.stuck => stuck.push(ExplanationView::new(explanation)),
+                // It was pruned meanwhile, and is not stuck any more.
+                Ok(_) | Err(registry_actor::port::RegistryError::Refused(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
+        after = admitted.last().map(|record| record.id().clone()).or(after);
+        has_more = page.has_more || admitted.len() < page.records.len();
     }
-    let last = page.records.last().filter(|_| page.has_more);
-    Ok(Json(StuckPageView { stuck, next_after: last.map(|record| record.id().to_string()) }))
+    let next_after = after.filter(|_| has_more).map(|after| after.to_string());
+    Ok(Json(StuckPageView { stuck, next_after }))
 }

@@ -25,7 +25,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api,
-    extract::{Json, Path, Query, process_id},
+    extract::{Json, Path, Query, place_by_id, process_id},
+    page_budget::PageBudget,
     problem::Problem,
     process_view::ProcessView,
     start_request::StartRequest,
@@ -111,6 +112,8 @@ pub(super) struct ProcessPageView {
 }
 
 /// List processes
+///
+/// A page ends after 4 MiB too, so that one of fewer processes than asked for is not the last one because of that.
 #[utoipa::path(
     get, path = "/processes", tag = "processes", operation_id = "list_processes", params(ListQuery),
     responses(
@@ -132,22 +135,41 @@ pub(super) async fn list(
     filter.created.from_ms = query.created_from_ms;
     filter.created.until_ms = query.created_until_ms;
     let registry = &api.host.registry;
-    let (records, next_after) = match query.order.unwrap_or_default() {
+    let (mut budget, mut processes) = (PageBudget::of_page(limit), Vec::new());
+    let next_after = match query.order.unwrap_or_default() {
         ListOrder::Id => {
-            let after = query.after.as_deref().map(process_id).transpose()?;
-            let page = registry.list_page(filter, after, limit).await?;
-            let last = page.records.last().filter(|_| page.has_more);
-            let next_after = last.map(|record| record.id().to_string());
-            (page.records, next_after)
+            let mut after = query.after.as_deref().map(place_by_id).transpose()?;
+            let mut has_more = true;
+            while let (Some(count), true) = (budget.next_read(), has_more) {
+                let page = registry.list_page(filter.clone(), after.clone(), count).await?;
+                let admitted = &page.records[..budget.admit(&page.records)];
+                processes.extend(admitted.iter().map(|record| ProcessView::new(record)));
+                after = admitted.last().map(|record| record.id().clone()).or(after);
+                has_more = page.has_more || admitted.len() < page.records.len();
+            }
+            after.filter(|_| has_more).map(|after| after.to_string())
         }
         ListOrder::Newest => {
-            let before = query.after.as_deref().map(place_among_newest).transpose()?;
-            let page = registry.recent_processes(filter, before, limit).await?;
-            let next_after = page.next.map(|next| format!("{PLACE_PREFIX}{}", next.place()));
-            (page.records, next_after)
+            let mut before = query.after.as_deref().map(place_among_newest).transpose()?;
+            let mut has_more = true;
+            while let (Some(count), true) = (budget.next_read(), has_more) {
+                let mut page = registry.recent_processes(filter.clone(), before, count).await?;
+                let admitted = budget.admit(&page.records);
+                if admitted == 0 && !page.records.is_empty() {
+                    break;
+                }
+                if admitted < page.records.len() {
+                    // A page tells only where it ends: one that ends there is read.
+                    let count = u32::try_from(admitted).unwrap_or(count);
+                    page = registry.recent_processes(filter.clone(), before, count).await?;
+                }
+                processes.extend(page.records.iter().map(|record| ProcessView::new(record)));
+                has_more = page.next.is_some();
+                before = page.next.or(before);
+            }
+            before.filter(|_| has_more).map(|next| format!("{PLACE_PREFIX}{}", next.place()))
         }
     };
-    let processes = records.iter().map(|record| ProcessView::new(record)).collect();
     Ok(Json(ProcessPageView { processes, next_after }))
 }
 
@@ -247,7 +269,8 @@ pub(super) struct ReasonRequest {
 
 /// Ask a process to end
 ///
-/// Its executor is told, and ends it in its own time. To ask again for the same reason changes nothing.
+/// Its executor is told, and ends it in its own time. To ask again for the same reason changes nothing. One that has ended is answered
+/// 409 `already_ended`.
 #[utoipa::path(
     post, path = "/processes/{process_id}/cancel", tag = "processes", operation_id = "cancel_process",
     params(("process_id" = String, Path)), request_body = ReasonRequest,
@@ -259,6 +282,12 @@ pub(super) async fn cancel(
     Json(request): Json<ReasonRequest>,
 ) -> Result<Json<ProcessView>, Problem> {
     let id = process_id(&id)?;
+    // The registry would note the request behind the end, which changes nothing. One that ends just now has it noted, without harm.
+    let record = known(&api, &id).await?;
+    if record.status.is_terminal() {
+        let detail = format!("process `{id}` has ended already, as {}", record.status.label());
+        return Err(Problem::new(StatusCode::CONFLICT, "already_ended", detail));
+    }
     api.host.registry.request_process_cancel(&id, request.reason).await?;
     Ok(Json(ProcessView::new(&*known(&api, &id).await?)))
 }

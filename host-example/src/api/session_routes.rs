@@ -14,7 +14,8 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api,
-    extract::{Json, Path, Query, process_id},
+    extract::{Json, Path, Query, place_by_id, process_id},
+    page_budget::PageBudget,
     problem::Problem,
     process_routes::{MAX_PAGE, page_limit},
     process_view::ProcessView,
@@ -145,18 +146,22 @@ pub(super) async fn list(
     Query(query): Query<GrantQuery>,
 ) -> Result<Json<GrantPageView>, Problem> {
     let limit = page_limit(query.limit, MAX_PAGE)?;
-    let after = query.after.as_deref().map(process_id).transpose()?;
+    let mut after = query.after.as_deref().map(place_by_id).transpose()?;
     let scope = scope_of(session_id, query.agent_frame_id)?;
     let live_only = query.live_only.unwrap_or(false);
-    let answer = api.host.registry.query(RegistryQuery::HandleGrants { scope, live_only, after, limit }).await?;
-    let Answer::HandleGrants(page) = answer else {
-        return Err(Problem::internal("the registry answered something else than grants"));
-    };
-    let last = page.entries.last().filter(|_| page.has_more);
-    Ok(Json(GrantPageView {
-        next_after: last.map(|(grant, _)| grant.process_id.to_string()),
-        grants: page.entries.iter().map(|(grant, record)| GrantView::new(grant, Some(record))).collect(),
-    }))
+    let (mut budget, mut grants, mut has_more) = (PageBudget::of_page(limit), Vec::new(), true);
+    while let (Some(limit), true) = (budget.next_read(), has_more) {
+        let query = RegistryQuery::HandleGrants { scope: scope.clone(), live_only, after: after.clone(), limit };
+        let Answer::HandleGrants(page) = api.host.registry.query(query).await? else {
+            return Err(Problem::internal("the registry answered something else than grants"));
+        };
+        let admitted = &page.entries[..budget.admit(&page.entries)];
+        grants.extend(admitted.iter().map(|(grant, record)| GrantView::new(grant, Some(record))));
+        after = admitted.last().map(|(grant, _)| grant.process_id.clone()).or(after);
+        has_more = page.has_more || admitted.len() < page.entries.len();
+    }
+    let next_after = after.filter(|_| has_more).map(|after| after.to_string());
+    Ok(Json(GrantPageView { grants, next_after }))
 }
 
 /// What is granted.

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::{
     Api,
-    extract::{Json, process_id},
+    extract::{Json, place_by_id, process_id},
     problem::{PROBLEM_JSON, Problem},
 };
 
@@ -80,7 +80,7 @@ pub(super) async fn verify(
 ) -> Result<Json<VerifyView>, Problem> {
     let log = api.host.registry.log();
     let mut view = VerifyView::default();
-    let mut after = request.after.as_deref().map(process_id).transpose()?;
+    let mut after = request.after.as_deref().map(place_by_id).transpose()?;
     if let Some(id) = &request.process_id {
         if after.is_some() {
             return Err(Problem::invalid("expected either `process_id` or `after`, found both"));

@@ -27,7 +27,8 @@ impl HttpHost {
         let mut child = Command::new(program)
             .args(["serve", "--listen", "127.0.0.1:0", "--requests-per-second", "0"])
             .args(["--concurrent-runs", &super::http_rows::CONCURRENT_RUNS.to_string()])
-            .args(["--max-streams", &streams.to_string()])
+            // One caller gets half of them.
+            .args(["--max-streams", &(u32::from(streams) * 2).to_string()])
             .arg("--store")
             .arg(store)
             .env("PROCTOR_LOG", "warn")

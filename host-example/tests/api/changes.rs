@@ -1,7 +1,9 @@
 //! The change feed, and the streams: nothing is missing, and nothing comes twice.
 
+use std::process::Command;
+
 use reqwest::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Following, Server, answer, code};
 
@@ -12,9 +14,9 @@ async fn a_feed_is_read_in_pages_and_ends_with_what_is_left_of_it() {
     server.complete("p").await;
     let (_, first) = server.get("/changes?limit=1").await;
     assert_eq!((&first["has_more"], &first["changes"][0]["event_type"]), (&json!(true), &json!("process.registered")));
-    let after = |page: &serde_json::Value| format!("/changes?after={}", page["next_after"].as_str().expect("a cursor"));
+    let after = |page: &Value| format!("/changes?after={}", page["next_after"].as_str().expect("a cursor"));
     let (_, second) = server.get(&after(&first)).await;
-    let kinds = |page: &serde_json::Value| {
+    let kinds = |page: &Value| {
         let changes = page["changes"].as_array().expect("changes").clone();
         changes.into_iter().map(|change| change["event_type"].clone()).collect::<Vec<_>>()
     };
@@ -113,6 +115,60 @@ async fn a_stream_of_events_begins_at_once_goes_on_and_ends() {
     server.ok("/processes/p/events", json!({ "events": [{ "event_type": "said", "payload": 3 }] })).await;
     let next = Following::of(follow(Some("1.1"))).await.next(1).await;
     assert_eq!((next[0].id.as_str(), &next[0].data["payload"]), ("2.1", &json!(3)));
+}
+
+#[tokio::test]
+async fn a_stop_is_told_at_once_to_a_reader_that_is_behind() {
+    const BEHIND: usize = 24;
+    let server = Server::start();
+    server.outside("p").await;
+    let large = "x".repeat(900_000);
+    for _ in 0..BEHIND {
+        server.ok("/processes/p/events", json!({ "events": [{ "event_type": "said", "payload": large }] })).await;
+    }
+    let mut streams = Vec::new();
+    for path in ["/processes/p/events/stream", "/changes/stream"] {
+        streams.push(Following::of(server.request("read", Method::GET, path)).await);
+    }
+    let pid = server.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+    // The host says that it is going down, or it is not reached any more.
+    while let Ok(response) = server.request("read", Method::GET, "/host").send().await {
+        let host: Value = response.json().await.unwrap_or_default();
+        if host["stopping"] == true {
+            break;
+        }
+    }
+    for mut stream in streams {
+        let mut told = 0;
+        while stream.next(1).await[0].kind != "stopping" {
+            told += 1;
+        }
+        assert!(told < BEHIND, "everything was told before the stop");
+    }
+}
+
+#[tokio::test]
+async fn one_caller_leaves_room_for_the_streams_of_others() {
+    let server = Server::start_with(&["--requests-per-second", "0", "--max-streams", "200"]);
+    server.outside("p").await;
+    let follow = |scope: &'static str, path: &'static str| server.request(scope, Method::GET, path).send();
+    let mut open = Vec::new();
+    for _ in 0..64 {
+        open.push(follow("read", "/changes/stream").await.expect("a stream"));
+    }
+    assert!(open.iter().all(|stream| stream.status() == StatusCode::OK));
+    let of_changes = follow("write", "/changes/stream").await.expect("an answer");
+    assert_eq!(of_changes.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(code(&of_changes.json().await.expect("a problem")), "too_many_streams");
+    let events = "/processes/p/events/stream";
+    for _ in 64..100 {
+        open.push(follow("read", events).await.expect("a stream"));
+    }
+    let (status, problem) = answer(server.request("read", Method::GET, events)).await;
+    assert_eq!((status, code(&problem)), (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams"));
+    assert!(open.iter().all(|stream| stream.status() == StatusCode::OK));
+    assert_eq!(follow("write", events).await.expect("a stream").status(), StatusCode::OK);
 }
 
 #[tokio::test]

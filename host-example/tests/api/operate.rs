@@ -56,22 +56,55 @@ async fn all_of_a_store_is_verified_or_one_process() {
 async fn a_backup_is_made_beside_the_living_and_over_nothing() {
     let server = Server::start();
     server.outside("p").await;
-    let to = server.path("copy.db");
-    let made = server.ok("/backup", json!({ "to": to })).await;
+    let directory = server.path("s.db.backups");
+    let to = directory.join("copy.db");
+    let made = server.ok("/backup", json!({ "to": "copy.db" })).await;
     assert_eq!((&made["path"], &made["checked"]["processes"]), (&json!(to), &json!(1)));
-    assert_eq!(fs::metadata(&to).expect("a file").permissions().mode() & 0o777, 0o600);
-    let (status, problem) = server.post("/backup", json!({ "to": to })).await;
+    let mode = |path| fs::metadata(path).expect("metadata").permissions().mode() & 0o777;
+    assert_eq!((mode(&directory), mode(&to)), (0o700, 0o600));
+    let (status, problem) = server.post("/backup", json!({ "to": "copy.db" })).await;
     assert_eq!((status, code(&problem)), (StatusCode::CONFLICT, "cannot_create"));
-    fs::write(server.path("taken"), "mine").expect("a file");
-    let (status, _) = server.post("/backup", json!({ "to": server.path("taken") })).await;
-    assert_eq!(
-        (status, fs::read_to_string(server.path("taken")).expect("text").as_str()),
-        (StatusCode::CONFLICT, "mine")
-    );
-    let (status, problem) = server.post("/backup", json!({ "to": server.path("none").join("copy.db") })).await;
-    assert!(status.is_client_error(), "{problem}");
-    let unchecked = server.ok("/backup", json!({ "to": server.path("quick.db"), "verify": false })).await;
+    let taken = directory.join("taken");
+    fs::write(&taken, "mine").expect("a file");
+    let (status, _) = server.post("/backup", json!({ "to": "taken" })).await;
+    assert_eq!((status, fs::read_to_string(&taken).expect("text").as_str()), (StatusCode::CONFLICT, "mine"));
+    let unchecked = server.ok("/backup", json!({ "to": "quick.db", "verify": false })).await;
     assert_eq!(unchecked["checked"], Value::Null);
+}
+
+#[tokio::test]
+async fn only_a_peer_of_this_machine_says_where_else_a_backup_goes() {
+    let server = Server::start();
+    server.outside("p").await;
+    let to = server.path("elsewhere.db");
+    let (status, problem) = server.post("/backup", json!({ "to": to })).await;
+    assert_eq!((status, code(&problem)), (StatusCode::UNPROCESSABLE_ENTITY, "invalid_request"));
+    assert!(!to.exists());
+    let local = reqwest::Client::builder().unix_socket(server.path("s.db.sock")).build().expect("a client");
+    let back_up = |to| answer(local.post("http://host/api/v1/backup").json(&json!({ "to": to })));
+    let (status, made) = back_up(to.clone()).await;
+    assert_eq!((status, &made["path"]), (StatusCode::CREATED, &json!(to)));
+    let (status, problem) = back_up(server.path("none").join("copy.db")).await;
+    assert!(status.is_client_error(), "{problem}");
+}
+
+#[tokio::test]
+async fn one_copy_is_made_at_a_time() {
+    let server = Server::start();
+    server.outside("p").await;
+    // Two that are asked for together seldom come one after the other, and then they are asked for once more.
+    for round in 0..100 {
+        let copy = |name| server.post("/backup", json!({ "to": format!("{name}{round}") }));
+        let (one, other) = tokio::join!(copy("a"), copy("b"));
+        let mut found = [one, other];
+        found.sort_by_key(|(status, _)| *status);
+        assert_eq!(found[0].0, StatusCode::CREATED, "{}", found[0].1);
+        if found[1].0 == StatusCode::CONFLICT {
+            assert_eq!(code(&found[1].1), "copy_under_way");
+            return;
+        }
+    }
+    panic!("copies are made at the same time");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::{Server, answer, code};
+use super::{Server, answer, code, filled, operations};
 
 #[tokio::test]
 async fn to_start_the_same_again_finds_it_and_something_else_does_not() {
@@ -48,7 +48,10 @@ async fn every_refusal_is_a_problem_that_names_its_request() {
         (post("/processes", r#"{"command":{"argv":[]}}"#), 422, "invalid_request"),
         (post("/processes/p/signals/no%20name", "{}"), 422, "invalid_request"),
         (post("/processes/p/signals/other", "{}"), 422, "refused"),
-        (post("/backup", r#"{"to":"copy.db"}"#), 422, "invalid_request"),
+        (post("/processes", r#"{"process_id":"..","work":{"kind":"k"}}"#), 422, "invalid_process_id"),
+        (post("/sessions/s/grants", r#"{"process_id":"."}"#), 422, "invalid_process_id"),
+        (post("/backup", r#"{"to":"../copy.db"}"#), 422, "invalid_request"),
+        (post("/backup", r#"{"to":"/tmp/copy.db"}"#), 422, "invalid_request"),
         (post("/verify", r#"{"process_id":"nobody"}"#), 404, "unknown_process"),
         (get("/processes?limit=0"), 422, "invalid_request"),
         (get("/processes?limit=x"), 400, "invalid_query"),
@@ -86,6 +89,29 @@ async fn every_refusal_is_a_problem_that_names_its_request() {
     // Who names no request is told which it was all the same.
     let (_, problem) = answer(get("/processes/nobody")).await;
     assert!(problem["instance"].as_str().is_some_and(|id| id.starts_with("urn:proctor:request:")), "{problem}");
+}
+
+#[tokio::test]
+async fn what_has_ended_is_not_asked_to_end() {
+    let server = Server::start();
+    server.outside("p").await;
+    server.complete("p").await;
+    let (_, before) = server.get("/processes/p/events").await;
+    let (status, problem) = server.post("/processes/p/cancel", json!({ "reason": "too late" })).await;
+    assert_eq!((status, code(&problem)), (StatusCode::CONFLICT, "already_ended"));
+    assert_eq!(server.get("/processes/p/events").await.1, before);
+}
+
+#[tokio::test]
+async fn a_body_that_is_described_is_required() {
+    let server = Server::start();
+    for (method, path, operation) in operations(&server.description().await) {
+        if method == Method::POST {
+            assert_eq!(operation["requestBody"]["required"], true, "{path}");
+            let (status, problem) = answer(server.request("operate", method, &filled(&path, "p"))).await;
+            assert_eq!((status, code(&problem)), (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json"), "{path}");
+        }
+    }
 }
 
 #[tokio::test]
