@@ -223,7 +223,7 @@ pub(crate) fn exit_code_of(outcome: &ProcessAwaitOutput) -> u8 {
                 raw.as_ref().and_then(|raw| raw.get(name)?.as_i64()).and_then(|number| i32::try_from(number).ok())
             };
             match (code.as_str(), number("exit_code"), number("signal")) {
-                (DEADLINE_PASSED, ..) => DEADLINE_EXIT_CODE,
+                (DEADLINE_PASSED | TIME_LIMIT_PASSED, ..) => DEADLINE_EXIT_CODE,
                 ("exit_status", Some(code), _) => ExitStatus::from(CommandEnd::Exited { code }).code(),
                 ("signal", _, Some(signal)) => ExitStatus::from(CommandEnd::Signaled { signal }).code(),
                 ("not_found", ..) => NOT_FOUND_EXIT_CODE,
@@ -289,6 +289,7 @@ mod tests {
             Ending::Command(CommandEnd::Signaled { signal: 9 }),
             Ending::Cancelled { cause: CancelCause::EarlierRequest, end: Some(CommandEnd::Exited { code: 0 }) },
             Ending::DeadlinePassed { end: Some(CommandEnd::Exited { code: 0 }) },
+            Ending::TimeLimitPassed { end: Some(CommandEnd::Signaled { signal: 15 }) },
             not_executed(SpawnStage::Program, Errno::NOENT.raw_os_error()),
             not_executed(SpawnStage::Program, Errno::ACCESS.raw_os_error()),
             not_executed(SpawnStage::Directory, Errno::NOENT.raw_os_error()),

@@ -18,9 +18,10 @@ fn a_wait_exits_as_the_command_did() {
     submit("absent", &[], &["/no/such/program"]);
     submit("no-program", &[], &["/etc/passwd"]);
     submit("late", &["--deadline", "100ms"], &["sleep", "600"]);
+    submit("slow", &["--time-limit", "100ms"], &["sleep", "600"]);
     let waited = |ids: &[&str]| code(&sandbox.proctor(&[&["wait", "--store", &store], ids].concat()));
     for (id, expected) in
-        [("good", 0), ("bad", 42), ("killed", 137), ("absent", 127), ("no-program", 126), ("late", 124)]
+        [("good", 0), ("bad", 42), ("killed", 137), ("absent", 127), ("no-program", 126), ("late", 124), ("slow", 124)]
     {
         assert_eq!(waited(&[id]), expected, "{id}");
     }
