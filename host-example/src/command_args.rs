@@ -171,7 +171,7 @@ impl CommandArgs {
         let id = match &self.id {
             Some(id) => id.clone(),
             None => {
-                let random = getrandom::u32()
+                let random = getrandom::u64()
                     .map_err(|error| Failure::new(FailureKind::System, format!("no randomness for an id: {error}")))?;
                 default_id(command.argv.first().map_or("", String::as_str), Timestamp::now(), random)
             }
