@@ -185,9 +185,12 @@ impl From<Failure> for ExitCode {
 fn kind_of_refusal(refusal: &Refusal) -> FailureKind {
     match refusal {
         Refusal::Unknown { .. } => FailureKind::NoInput,
-        Refusal::RegistrationConflict { .. } | Refusal::AlreadyTerminal { .. } | Refusal::AbandonOfTerminal { .. } => {
-            FailureKind::CannotCreate
-        }
+        // The conflicts are those that a host answers with 409.
+        Refusal::RegistrationConflict { .. }
+        | Refusal::AlreadyTerminal { .. }
+        | Refusal::AbandonOfTerminal { .. }
+        | Refusal::WaitOfTerminal { .. }
+        | Refusal::ReplayConflict { .. } => FailureKind::CannotCreate,
         Refusal::LeaseLost { .. } | Refusal::LeaseHeld { .. } => FailureKind::Temporary,
         Refusal::DecisionPanicked { .. } => FailureKind::Software,
         _ => FailureKind::Usage,
