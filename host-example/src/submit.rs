@@ -19,7 +19,6 @@ use crate::{
     process_control::{Directory, ProcessControl, Submitted},
     process_source::ProcessSource,
     process_view,
-    serve::config::beside,
     sheet::Sheet,
     store::StoreReader,
     wait,
@@ -53,31 +52,35 @@ pub(crate) async fn run(args: SubmitArgs) -> Result<ExitCode, Failure> {
     let id = registration.id.clone();
     let place = args.place.for_new()?;
     let stays = args.wait || args.follow;
-    if let NewPlace::Store(path) = &place
-        && stays
-    {
-        // Nobody would end the wait.
-        return Err(no_host(path));
-    }
-    let (source, path) = match &place {
-        NewPlace::Host(client) => (Some(source_of(&args.place, client)), None),
-        NewPlace::Store(path) => (None, Some(path.clone())),
+    let at_rest = match &place {
+        NewPlace::Host(_) => None,
+        // Nobody would end the wait. A store that is there may be that of a host that comes up.
+        NewPlace::Store { path, .. } if stays && !path.exists() => return Err(no_host(path)),
+        NewPlace::Store { path, socket } => Some((path.clone(), socket.clone())),
     };
     let control = ProcessControl::of_new(place, "submit").await?;
+    let host = match &control {
+        ProcessControl::Host(client) => Some(client.clone()),
+        ProcessControl::Store(_) => None,
+    };
+    if let (Some((path, _)), None, true) = (&at_rest, &host, stays) {
+        control.close().await;
+        return Err(no_host(path));
+    }
     let submitted = submit(&control, registration, directory(&args, &control)).await;
     control.close().await;
     let Submitted { is_new, process } = submitted?;
-    let source = match (source, path) {
-        (Some(source), _) => source,
-        (None, path) => {
-            let path = path.unwrap_or_default();
+    let source = match host {
+        Some(client) => source_of(&args.place, &client),
+        None => {
+            let (path, socket) = at_rest.unwrap_or_default();
             if process.outcome.is_none() {
                 let place = path.display();
                 say(format_args!(
                     "no host is running on {place}: the process starts with the next one, `proctor serve`"
                 ));
             }
-            ProcessSource::of_store(StoreReader::open(&path)?, beside(&path, "sock"))
+            ProcessSource::of_store(StoreReader::open(&path)?, socket)
         }
     };
     if !is_new {
