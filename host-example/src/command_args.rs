@@ -135,6 +135,11 @@ impl CommandArgs {
         })
     }
 
+    /// Whether an id was named.
+    pub(crate) const fn names_id(&self) -> bool {
+        self.id.is_some()
+    }
+
     /// Whether a directory was named.
     pub(crate) const fn names_directory(&self) -> bool {
         self.cwd.is_some()

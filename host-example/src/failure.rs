@@ -82,7 +82,7 @@ impl FailureKind {
             Self::System => "the system gave no process, pipe or thread",
             Self::CannotCreate => "the id is taken, the process has ended already, or the store cannot be created",
             Self::Io => {
-                "the store could not be read or written: a full disk, for instance; or the connection to the host broke off"
+                "the store could not be read or written: a full disk, for instance; or the connection to the host broke off: read first what became of a change"
             }
             Self::Temporary => {
                 "the store is owned by another host, the host is busy or going down, or the lease was lost: try again"

@@ -351,3 +351,85 @@ fn start_request(registration: &ProcessRegistration, directory: Directory) -> Va
         "parent": registration.parent.as_ref().map(|parent| &parent.process_id),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use registry_actor::domain::{ProcessAwaitOutput, ProcessInput, RecoveryDisposition, Sequence};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, copy, sink},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    fn registration(id: &ProcessId) -> ProcessRegistration {
+        ProcessRegistration::new(
+            id.clone(),
+            ProcessInput::new("test", Value::Null),
+            RecoveryDisposition::ExternallyOwned,
+        )
+    }
+
+    #[tokio::test]
+    async fn at_rest_what_has_ended_is_not_asked_to_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, socket) = (directory.path().join("s.db"), directory.path().join("s.db.sock"));
+        let control = ProcessControl::of_new(NewPlace::Store { path, socket }, "test").await.expect("a store");
+        let ProcessControl::Store(host) = &control else { panic!("there is no host") };
+        let id = ProcessId::new("p").expect("an id");
+        host.registry.register_process(registration(&id)).await.expect("registered");
+        host.registry.complete_process(&id, ProcessAwaitOutput::success(Value::Null)).await.expect("completed");
+        let events = || async { host.registry.events_page(&id, Sequence(0), 100).await.expect("events").events.len() };
+        let before = events().await;
+        let refused = control.cancel(&id, None).await.expect_err("it has ended");
+        assert_eq!(refused.kind(), FailureKind::CannotCreate);
+        assert!(refused.to_string().contains("has ended already"), "{refused}");
+        assert_eq!(events().await, before);
+        let refused = control.abandon(&id, None).await.expect_err("it has ended");
+        assert_eq!(refused.kind(), FailureKind::CannotCreate);
+        control.close().await;
+    }
+
+    /// A host that says of everything that it took too long.
+    async fn slow_host() -> ProcessControl {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.expect("a connection");
+                let read = stream.read(&mut [0; 4096]).await.expect("a request");
+                assert_ne!(read, 0);
+                let body = r#"{"type":"urn:proctor:problem:outcome_unknown","detail":"too slow"}"#;
+                let answer = format!(
+                    "HTTP/1.1 504 Gateway Timeout\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                stream.write_all(answer.as_bytes()).await.expect("sent");
+                // What has come and was not read would reset the connection, and take the answer with it.
+                drop(copy(&mut stream, &mut sink()).await);
+            }
+        });
+        ProcessControl::Host(HostClient::at_url(&url, None).expect("a client"))
+    }
+
+    #[tokio::test]
+    async fn what_may_have_been_done_is_told_with_how_to_find_out() {
+        let control = slow_host().await;
+        let id = ProcessId::new("p").expect("an id");
+        let signal = ProcessSignal::new("go").expect("a name");
+        let submitted = control.submit(registration(&id), Directory::Told).await.map(drop);
+        let cancelled = control.cancel(&id, None).await.map(drop);
+        let abandoned = control.abandon(&id, None).await.map(drop);
+        let sent = control.signal(&id, &signal, Some("once".to_owned()), Value::Null).await.map(drop);
+        for (answer, advice) in [
+            (submitted, "`--id p`"),
+            (cancelled, "read first"),
+            (abandoned, "read first"),
+            (sent, "`--signal-id once`"),
+        ] {
+            let failure = answer.expect_err("no answer");
+            assert_eq!(failure.kind(), FailureKind::Io, "{failure}");
+            assert!(failure.to_string().contains(advice), "{failure}");
+        }
+    }
+}

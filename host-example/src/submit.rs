@@ -11,6 +11,7 @@ use crate::{
     api::process_view::ProcessView,
     client::HostClient,
     command_args::CommandArgs,
+    command_process::CommandProcess,
     event_follower::{EventFollower, Followed},
     failure::{Failure, FailureKind},
     notice::say,
@@ -23,6 +24,9 @@ use crate::{
     store::StoreReader,
     wait,
 };
+
+/// How often an id is drawn once more that is taken.
+const REDRAWS: u32 = 3;
 
 /// Submits a command.
 #[derive(Args, Debug)]
@@ -49,7 +53,6 @@ pub(crate) struct SubmitArgs {
 pub(crate) async fn run(args: SubmitArgs) -> Result<ExitCode, Failure> {
     let command = args.command.command()?;
     let registration = args.command.registration(&command)?;
-    let id = registration.id.clone();
     let place = args.place.for_new()?;
     let stays = args.wait || args.follow;
     let at_rest = match &place {
@@ -67,9 +70,9 @@ pub(crate) async fn run(args: SubmitArgs) -> Result<ExitCode, Failure> {
         control.close().await;
         return Err(no_host(path));
     }
-    let submitted = submit(&control, registration, directory(&args, &control)).await;
+    let submitted = submit_as_new(&args, &command, &control, registration).await;
     control.close().await;
-    let Submitted { is_new, process } = submitted?;
+    let (id, Submitted { is_new, process }) = submitted?;
     let source = match host {
         Some(client) => source_of(&args.place, &client),
         None => {
@@ -99,6 +102,27 @@ pub(crate) async fn run(args: SubmitArgs) -> Result<ExitCode, Failure> {
 /// The source that finds the process again when the host has been started anew: its store, where that is at hand.
 fn source_of(choice: &PlaceChoice, client: &HostClient) -> ProcessSource {
     choice.beside_host().unwrap_or_else(|| ProcessSource::of_host(client.clone()))
+}
+
+/// Submits it under the id that was typed, or under one that nobody has.
+async fn submit_as_new(
+    args: &SubmitArgs,
+    command: &CommandProcess,
+    control: &ProcessControl,
+    mut registration: ProcessRegistration,
+) -> Result<(ProcessId, Submitted), Failure> {
+    let mut draws_left = if args.command.names_id() { 0 } else { REDRAWS };
+    loop {
+        let id = registration.id.clone();
+        match submit(control, registration, directory(args, control)).await {
+            Ok(submitted) if submitted.is_new || draws_left == 0 => return Ok((id, submitted)),
+            Err(failure) if failure.kind() != FailureKind::CannotCreate || draws_left == 0 => return Err(failure),
+            // Somebody else's process has the id that was drawn.
+            Ok(_) | Err(_) => {}
+        }
+        draws_left -= 1;
+        registration = args.command.registration(command)?;
+    }
 }
 
 async fn submit(

@@ -89,17 +89,6 @@ fn an_owner_that_does_not_listen_any_more_is_stopping() {
 }
 
 #[test]
-fn at_rest_what_has_ended_is_not_asked_again() {
-    let sandbox = Sandbox::new();
-    let store = sandbox.store();
-    sandbox.done(&["run", "--store", &store, "--id", "p", "--", "true"]);
-    let events = || json_lines(&sandbox.done(&["events", "--json", "--store", &store, "p"]));
-    let before = events();
-    sandbox.done(&["cancel", "--store", &store, "p"]);
-    assert_eq!(events(), before);
-}
-
-#[test]
 fn where_a_host_is_its_settings_say() {
     let sandbox = Sandbox::new();
     let (store, socket) = (sandbox.text("elsewhere.db"), sandbox.text("elsewhere.socket"));
