@@ -5,8 +5,10 @@
 
 mod event_feed;
 mod host_error;
+mod socket_trust;
 
 use std::{
+    io::ErrorKind,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -83,21 +85,26 @@ enum WaitAnswer {
 }
 
 impl HostClient {
-    /// A client of the host behind this socket, if somebody listens there.
+    /// A client of the host behind this socket, if somebody listens there whom this user trusts.
     ///
     /// # Errors
-    /// When the socket is there and may not be used.
+    /// When the socket is there and may not be used, or belongs to another user than this one and root.
     pub(crate) fn at_socket(socket: &Path) -> Result<Option<Self>, Failure> {
-        match UnixStream::connect(socket) {
-            Ok(_) => {}
-            // What a dead host left behind refuses.
+        let stream = match UnixStream::connect(socket) {
+            Ok(stream) => stream,
+            // What a dead host left behind refuses, and nobody can listen behind a path that is too long.
             Err(error)
-                if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused) =>
+                if matches!(
+                    error.kind(),
+                    ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::InvalidInput
+                ) =>
             {
                 return Ok(None);
             }
             Err(error) => return Err(host_error::unusable_socket(socket, &error)),
-        }
+        };
+        // Before a byte is sent: a command may hold secrets.
+        socket_trust::check(socket, &stream)?;
         let base = parsed("http://proctor/")?;
         let http = builder().unix_socket(socket).build().map_err(|error| no_client(&error))?;
         Ok(Some(Self { http, base, token: None, place: HostPlace::Socket(socket.to_owned()) }))

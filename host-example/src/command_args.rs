@@ -135,6 +135,11 @@ impl CommandArgs {
         })
     }
 
+    /// Whether an id was named.
+    pub(crate) const fn names_id(&self) -> bool {
+        self.id.is_some()
+    }
+
     /// Whether a directory was named.
     pub(crate) const fn names_directory(&self) -> bool {
         self.cwd.is_some()
@@ -171,7 +176,7 @@ impl CommandArgs {
         let id = match &self.id {
             Some(id) => id.clone(),
             None => {
-                let random = getrandom::u32()
+                let random = getrandom::u64()
                     .map_err(|error| Failure::new(FailureKind::System, format!("no randomness for an id: {error}")))?;
                 default_id(command.argv.first().map_or("", String::as_str), Timestamp::now(), random)
             }

@@ -82,7 +82,7 @@ impl FailureKind {
             Self::System => "the system gave no process, pipe or thread",
             Self::CannotCreate => "the id is taken, the process has ended already, or the store cannot be created",
             Self::Io => {
-                "the store could not be read or written: a full disk, for instance; or the connection to the host broke off"
+                "the store could not be read or written: a full disk, for instance; or the connection to the host broke off: read first what became of a change"
             }
             Self::Temporary => {
                 "the store is owned by another host, the host is busy or going down, or the lease was lost: try again"
@@ -140,6 +140,11 @@ impl Failure {
         Self { message: format!("store {}: {}", path.display(), self.message), ..self }
     }
 
+    /// The same with what to do about it.
+    pub(crate) fn with_advice(self, advice: &str) -> Self {
+        Self { message: format!("{}; {advice}", self.message), ..self }
+    }
+
     /// The same with what it stood in the way of.
     pub(crate) fn while_doing(self, what: &str) -> Self {
         Self { message: format!("{what}: {}", self.message), ..self }
@@ -158,13 +163,22 @@ impl From<RegistryError> for Failure {
             RegistryError::Refused(refusal) => kind_of_refusal(refusal),
             RegistryError::Busy { .. } => FailureKind::Temporary,
             RegistryError::Unavailable { .. } | RegistryError::Closed => FailureKind::Unavailable,
-            RegistryError::OutcomeUnknown { .. } | RegistryError::NotStored { .. } => FailureKind::Io,
+            RegistryError::OutcomeUnknown { .. }
+            | RegistryError::AcrossOutcomeUnknown { .. }
+            | RegistryError::NotStored { .. } => FailureKind::Io,
             RegistryError::Store(error) => kind_of_log_error(error),
             _ => FailureKind::Software,
         };
         match &error {
-            // Which call it was helps nobody who reads one line.
-            RegistryError::OutcomeUnknown { reason, .. } => Self::new(kind, reason.clone()),
+            // Which operation it was helps nobody who reads one line.
+            RegistryError::OutcomeUnknown { process_id, reason, .. } => {
+                let line =
+                    format!("whether what was asked of process `{process_id}` was carried out is unknown: {reason}");
+                Self::new(kind, line)
+            }
+            RegistryError::AcrossOutcomeUnknown { command, reason, .. } => {
+                Self::new(kind, format!("whether {command} was carried out is unknown: {reason}"))
+            }
             _ => Self::new(kind, error.to_string()),
         }
     }
@@ -185,9 +199,12 @@ impl From<Failure> for ExitCode {
 fn kind_of_refusal(refusal: &Refusal) -> FailureKind {
     match refusal {
         Refusal::Unknown { .. } => FailureKind::NoInput,
-        Refusal::RegistrationConflict { .. } | Refusal::AlreadyTerminal { .. } | Refusal::AbandonOfTerminal { .. } => {
-            FailureKind::CannotCreate
-        }
+        // The conflicts are those that a host answers with 409.
+        Refusal::RegistrationConflict { .. }
+        | Refusal::AlreadyTerminal { .. }
+        | Refusal::AbandonOfTerminal { .. }
+        | Refusal::WaitOfTerminal { .. }
+        | Refusal::ReplayConflict { .. } => FailureKind::CannotCreate,
         Refusal::LeaseLost { .. } | Refusal::LeaseHeld { .. } => FailureKind::Temporary,
         Refusal::DecisionPanicked { .. } => FailureKind::Software,
         _ => FailureKind::Usage,
@@ -205,6 +222,8 @@ fn kind_of_log_error(error: &LogError) -> FailureKind {
 
 #[cfg(test)]
 mod tests {
+    use registry_actor::domain::{OperationId, ProcessId};
+
     use super::*;
 
     #[test]
@@ -213,6 +232,18 @@ mod tests {
         let help = exit_code_help();
         for kind in FailureKind::ALL {
             assert!(help.contains(&format!("\n  {}  ", kind.code())), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_called_so() {
+        let (operation, reason) = (OperationId { issuer: 1, number: 1 }, "the writer is gone".to_owned());
+        let process_id = ProcessId::new("p").expect("an id");
+        let of_one = RegistryError::OutcomeUnknown { process_id, operation, reason: reason.clone() };
+        let across = RegistryError::AcrossOutcomeUnknown { command: "prune".to_owned(), operation, reason };
+        for failure in [Failure::from(of_one), Failure::from(across)] {
+            assert_eq!(failure.kind(), FailureKind::Io);
+            assert!(failure.to_string().contains("was carried out is unknown: the writer is gone"), "{failure}");
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
 };
 
 use clap::Args;
@@ -14,8 +14,9 @@ use serde::Deserialize;
 use crate::{
     client::HostClient,
     failure::{Failure, FailureKind},
+    notice::say,
     process_source::ProcessSource,
-    serve::config::beside,
+    serve::config::{beside, place_of_user},
     store::StoreReader,
     store_choice::{open_member, typed_id},
     store_set::StoreSet,
@@ -82,12 +83,24 @@ struct Token {
     secret: String,
 }
 
+/// What was opened of what is meant.
+struct Opened {
+    sources: Vec<ProcessSource>,
+    /// Why the others were not.
+    failed: Vec<Failure>,
+}
+
 /// Where a new process goes.
 pub(crate) enum NewPlace {
     /// To a host that runs.
     Host(HostClient),
     /// Into a store that has none.
-    Store(PathBuf),
+    Store {
+        /// The store.
+        path: PathBuf,
+        /// Where its host will listen.
+        socket: PathBuf,
+    },
 }
 
 impl PlaceVariables {
@@ -136,36 +149,57 @@ impl PlaceChoice {
     }
 
     fn chosen(&self) -> Result<Place, Failure> {
-        self.place(PlaceVariables::of_environment())
+        Ok(match self.place(PlaceVariables::of_environment())? {
+            Place::Store { path, socket } if self.socket.is_none() && socket == beside(&path, "sock") => {
+                Place::Store { socket: configured_socket(&path).unwrap_or(socket), path }
+            }
+            place => place,
+        })
     }
 
-    /// Opens what is meant; of the user's stores, all that exist.
+    /// Opens what is meant; of the user's stores, all that can be read. Of the others people are told.
     ///
     /// # Errors
-    /// When one of them cannot be read, or when no host is where it should be.
+    /// When none of them can be read, or when no host is where it should be.
     pub(crate) fn open(&self) -> Result<Vec<ProcessSource>, Failure> {
+        let Opened { sources, failed } = self.opened()?;
+        let mut failed = failed.into_iter();
+        if sources.is_empty()
+            && let Some(first) = failed.next()
+        {
+            return Err(first);
+        }
+        failed.for_each(skipped);
+        Ok(sources)
+    }
+
+    fn opened(&self) -> Result<Opened, Failure> {
+        let only = |source| Ok(Opened { sources: vec![source], failed: Vec::new() });
         match self.chosen()? {
-            Place::Web { url, token } => Ok(vec![ProcessSource::of_host(web_client(&url, token)?)]),
-            Place::Socket(socket) => Ok(vec![ProcessSource::of_host(socket_client(&socket)?)]),
-            Place::Store { path, socket } => Ok(vec![ProcessSource::of_store(StoreReader::open(&path)?, socket)]),
-            Place::UserStores => {
-                let paths = StoreSet::of_user()?.existing()?;
-                paths.iter().map(|path| Ok(ProcessSource::of_store(open_member(path)?, beside(path, "sock")))).collect()
-            }
+            Place::Web { url, token } => only(ProcessSource::of_host(web_client(&url, token)?)),
+            Place::Socket(socket) => only(ProcessSource::of_host(socket_client(&socket)?)),
+            Place::Store { path, socket } => only(ProcessSource::of_store(StoreReader::open(&path)?, socket)),
+            Place::UserStores => user_stores(),
         }
     }
 
     /// Opens the one place that knows the process.
     ///
     /// # Errors
-    /// When none does, or several do.
+    /// When none does, or several do. Where none does and one cannot be read, why it cannot.
     pub(crate) async fn open_with(&self, typed: &str) -> Result<(ProcessSource, ProcessId), Failure> {
         let id = typed_id(typed)?;
         let mut found: Option<ProcessSource> = None;
-        let sources = self.open()?;
+        let Opened { sources, mut failed } = self.opened()?;
+        let are_several = sources.len() + failed.len() > 1;
         for source in &sources {
-            if source.process(&id).await?.is_none() {
-                continue;
+            match source.process(&id).await {
+                Ok(Some(_)) => {}
+                Ok(None) => continue,
+                Err(failure) => {
+                    failed.push(failure);
+                    continue;
+                }
             }
             if let Some(earlier) = &found {
                 let line = format!("process `{id}` is in {earlier} and in {source}: name one of them with --store");
@@ -173,10 +207,17 @@ impl PlaceChoice {
             }
             found = Some(source.clone());
         }
-        match found {
-            Some(source) => Ok((source, id)),
-            None => Err(self.unknown(&id, &sources).await),
+        let mut failed = failed.into_iter();
+        if let Some(source) = found {
+            failed.for_each(skipped);
+            return Ok((source, id));
         }
+        let Some(first) = failed.next() else { return Err(self.unknown(&id, &sources).await) };
+        failed.for_each(skipped);
+        if are_several {
+            return Err(first.while_doing(&format!("process `{id}` is in none of the stores that can be read")));
+        }
+        Err(first)
     }
 
     /// Where a new process goes: to the host, or where it will be.
@@ -189,14 +230,13 @@ impl PlaceChoice {
             Place::Socket(socket) => return Ok(NewPlace::Host(socket_client(&socket)?)),
             Place::Store { path, socket } => (path, socket),
             Place::UserStores => {
-                let path = StoreSet::of_user()?.served();
-                let socket = beside(&path, "sock");
-                (path, socket)
+                let served = place_of_user()?;
+                (served.store, served.socket)
             }
         };
         Ok(match HostClient::at_socket(&socket)? {
             Some(client) => NewPlace::Host(client),
-            None => NewPlace::Store(path),
+            None => NewPlace::Store { path, socket },
         })
     }
 
@@ -206,9 +246,8 @@ impl PlaceChoice {
             Place::Web { .. } | Place::Socket(_) => return None,
             Place::Store { path, socket } => (path, socket),
             Place::UserStores => {
-                let path = StoreSet::of_user().ok()?.served();
-                let socket = beside(&path, "sock");
-                (path, socket)
+                let served = place_of_user().ok()?;
+                (served.store, served.socket)
             }
         };
         Some(ProcessSource::of_store(StoreReader::open(&path).ok()?, socket))
@@ -221,7 +260,7 @@ impl PlaceChoice {
     pub(crate) fn host(&self) -> Result<HostClient, Failure> {
         match self.for_new()? {
             NewPlace::Host(client) => Ok(client),
-            NewPlace::Store(path) => Err(no_host(&path)),
+            NewPlace::Store { path, .. } => Err(no_host(&path)),
         }
     }
 
@@ -242,6 +281,45 @@ impl PlaceChoice {
         let hint = suggestion::among(id.as_str(), known.iter().map(String::as_str));
         Failure::new(FailureKind::NoInput, format!("unknown process `{id}` in {place}{hint}"))
     }
+}
+
+/// The user's stores, and that of the user's host wherever it is.
+fn user_stores() -> Result<Opened, Failure> {
+    let mut failed = Vec::new();
+    let paths = StoreSet::of_user()?.existing()?;
+    let mut places: Vec<_> = paths.into_iter().map(|path| (beside(&path, "sock"), path)).collect();
+    match place_of_user() {
+        Ok(served) => match places.iter_mut().find(|(_, path)| is_same(path, &served.store)) {
+            Some((socket, _)) => *socket = served.socket,
+            None if served.store.exists() => places.push((served.socket, served.store)),
+            None => {}
+        },
+        Err(failure) => failed.push(failure),
+    }
+    let mut sources = Vec::new();
+    for (socket, path) in places {
+        match open_member(&path) {
+            Ok(reader) => sources.push(ProcessSource::of_store(reader, socket)),
+            Err(failure) => failed.push(failure),
+        }
+    }
+    Ok(Opened { sources, failed })
+}
+
+/// The socket that the settings of the user's host say, if that is the host of this store.
+fn configured_socket(store: &Path) -> Option<PathBuf> {
+    // Settings that cannot be read are no matter of a store that was named.
+    place_of_user().ok().filter(|served| is_same(&served.store, store)).map(|served| served.socket)
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let absolute = |path| path::absolute(path).ok();
+    one == other || absolute(one).is_some_and(|one| absolute(other) == Some(one))
+}
+
+/// One bad file is no reason to know nothing of the others.
+fn skipped(failure: Failure) {
+    say(format_args!("skipped: {failure}"));
 }
 
 /// Nobody has this store.

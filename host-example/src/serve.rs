@@ -28,7 +28,7 @@ use registry_actor::{
 use sd_notify::NotifyState;
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 
@@ -39,14 +39,16 @@ use self::{
 };
 use crate::{
     api::{self, Api, login, origin::HostNames},
+    client::HostClient,
     command_executor::CommandExecutor,
     command_process::COMMAND_KIND,
     failure::{Failure, FailureKind},
     host::{DRAIN_PATIENCE, Host},
     interrupt::Interrupts,
     notice::say,
+    process_control::{OWNER_PATIENCE, OWNER_PAUSE},
     recovery::worker_failure,
-    store::OwnedStore,
+    store::{OwnedStore, TakeError},
 };
 
 pub(crate) use config::ServeArgs;
@@ -68,7 +70,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let interrupts = Interrupts::listen()
         .map_err(|error| Failure::new(FailureKind::System, format!("cannot handle signals: {error}")))?;
     prepare_place(&config.store)?;
-    let store = OwnedStore::take(&config.store).map_err(Failure::from)?;
+    let store = take(&config).await?;
     let host = Host::start(store, "serve").await?;
     let served = serve(&host, config, &interrupts).await;
     host.shut_down().await;
@@ -92,6 +94,21 @@ fn prepare_place(store: &Path) -> Result<(), Failure> {
             Err(Failure::new(FailureKind::Unavailable, line))
         }
         _ => Ok(()),
+    }
+}
+
+/// Takes the store. A verb may have it for a moment; another host that listens has it for long.
+async fn take(config: &ServeConfig) -> Result<OwnedStore, Failure> {
+    let until = Instant::now() + OWNER_PATIENCE;
+    loop {
+        match OwnedStore::take(&config.store) {
+            Err(TakeError::Owned { .. })
+                if Instant::now() < until && matches!(HostClient::at_socket(&config.socket), Ok(None)) =>
+            {
+                sleep(OWNER_PAUSE).await;
+            }
+            taken => return Ok(taken?),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     api::process_view::ProcessView,
     client::HostClient,
     command_args::CommandArgs,
+    command_process::CommandProcess,
     event_follower::{EventFollower, Followed},
     failure::{Failure, FailureKind},
     notice::say,
@@ -19,11 +20,13 @@ use crate::{
     process_control::{Directory, ProcessControl, Submitted},
     process_source::ProcessSource,
     process_view,
-    serve::config::beside,
     sheet::Sheet,
     store::StoreReader,
     wait,
 };
+
+/// How often an id is drawn once more that is taken.
+const REDRAWS: u32 = 3;
 
 /// Submits a command.
 #[derive(Args, Debug)]
@@ -50,34 +53,37 @@ pub(crate) struct SubmitArgs {
 pub(crate) async fn run(args: SubmitArgs) -> Result<ExitCode, Failure> {
     let command = args.command.command()?;
     let registration = args.command.registration(&command)?;
-    let id = registration.id.clone();
     let place = args.place.for_new()?;
     let stays = args.wait || args.follow;
-    if let NewPlace::Store(path) = &place
-        && stays
-    {
-        // Nobody would end the wait.
-        return Err(no_host(path));
-    }
-    let (source, path) = match &place {
-        NewPlace::Host(client) => (Some(source_of(&args.place, client)), None),
-        NewPlace::Store(path) => (None, Some(path.clone())),
+    let at_rest = match &place {
+        NewPlace::Host(_) => None,
+        // Nobody would end the wait. A store that is there may be that of a host that comes up.
+        NewPlace::Store { path, .. } if stays && !path.exists() => return Err(no_host(path)),
+        NewPlace::Store { path, socket } => Some((path.clone(), socket.clone())),
     };
     let control = ProcessControl::of_new(place, "submit").await?;
-    let submitted = submit(&control, registration, directory(&args, &control)).await;
+    let host = match &control {
+        ProcessControl::Host(client) => Some(client.clone()),
+        ProcessControl::Store(_) => None,
+    };
+    if let (Some((path, _)), None, true) = (&at_rest, &host, stays) {
+        control.close().await;
+        return Err(no_host(path));
+    }
+    let submitted = submit_as_new(&args, &command, &control, registration).await;
     control.close().await;
-    let Submitted { is_new, process } = submitted?;
-    let source = match (source, path) {
-        (Some(source), _) => source,
-        (None, path) => {
-            let path = path.unwrap_or_default();
+    let (id, Submitted { is_new, process }) = submitted?;
+    let source = match host {
+        Some(client) => source_of(&args.place, &client),
+        None => {
+            let (path, socket) = at_rest.unwrap_or_default();
             if process.outcome.is_none() {
                 let place = path.display();
                 say(format_args!(
                     "no host is running on {place}: the process starts with the next one, `proctor serve`"
                 ));
             }
-            ProcessSource::of_store(StoreReader::open(&path)?, beside(&path, "sock"))
+            ProcessSource::of_store(StoreReader::open(&path)?, socket)
         }
     };
     if !is_new {
@@ -96,6 +102,27 @@ pub(crate) async fn run(args: SubmitArgs) -> Result<ExitCode, Failure> {
 /// The source that finds the process again when the host has been started anew: its store, where that is at hand.
 fn source_of(choice: &PlaceChoice, client: &HostClient) -> ProcessSource {
     choice.beside_host().unwrap_or_else(|| ProcessSource::of_host(client.clone()))
+}
+
+/// Submits it under the id that was typed, or under one that nobody has.
+async fn submit_as_new(
+    args: &SubmitArgs,
+    command: &CommandProcess,
+    control: &ProcessControl,
+    mut registration: ProcessRegistration,
+) -> Result<(ProcessId, Submitted), Failure> {
+    let mut draws_left = if args.command.names_id() { 0 } else { REDRAWS };
+    loop {
+        let id = registration.id.clone();
+        match submit(control, registration, directory(args, control)).await {
+            Ok(submitted) if submitted.is_new || draws_left == 0 => return Ok((id, submitted)),
+            Err(failure) if failure.kind() != FailureKind::CannotCreate || draws_left == 0 => return Err(failure),
+            // Somebody else's process has the id that was drawn.
+            Ok(_) | Err(_) => {}
+        }
+        draws_left -= 1;
+        registration = args.command.registration(command)?;
+    }
 }
 
 async fn submit(

@@ -7,6 +7,8 @@
 mod following;
 #[path = "cli/mistakes.rs"]
 mod mistakes;
+#[path = "cli/owners.rs"]
+mod owners;
 #[path = "cli/places.rs"]
 mod places;
 #[path = "cli/waiting.rs"]
@@ -91,7 +93,11 @@ impl Sandbox {
 
     fn serve_with(&self, args: &[&str]) -> Served {
         let listen = if args.contains(&"--listen") { &[][..] } else { &["--listen", "127.0.0.1:0"] };
-        let mut child = self.start(&[&["serve"], listen, args].concat());
+        self.await_page(self.start(&[&["serve"], listen, args].concat()))
+    }
+
+    /// Waits until a host says where it is.
+    fn await_page(&self, mut child: Child) -> Served {
         let mut lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
         let url = loop {
             let line = lines.next().expect("the host comes up").expect("a line");

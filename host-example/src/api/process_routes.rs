@@ -238,7 +238,7 @@ pub(super) async fn known_to(registry: &dyn ProcessRegistry, id: &ProcessId) -> 
     )
 )]
 pub(super) async fn start(State(api): State<Arc<Api>>, Json(request): Json<StartRequest>) -> Result<Response, Problem> {
-    let random = getrandom::u32().map_err(|error| Problem::internal(error.to_string()))?;
+    let random = getrandom::u64().map_err(|error| Problem::internal(error.to_string()))?;
     let registration = request.registration(&api.config.command_policy(), Timestamp::now(), random)?;
     let id = registration.id.clone();
     let receipt = api.host.registry.execute(&id, Command::Register { registration: Box::new(registration) }).await?;

@@ -120,7 +120,7 @@ impl StartRequest {
         self,
         policy: &CommandPolicy,
         now: jiff::Timestamp,
-        random: u32,
+        random: u64,
     ) -> Result<ProcessRegistration, Problem> {
         let disposition = match self.disposition {
             Some(DispositionName::Rerunnable) => RecoveryDisposition::Rerunnable,

@@ -3,12 +3,18 @@
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use reqwest::Response;
-use serde::de::DeserializeOwned;
+use reqwest::{Response, StatusCode};
+use serde::{Deserialize, de::DeserializeOwned};
 use sse_stream::{Sse, SseByteStream};
 
 use super::{HostClient, HostError};
 use crate::{api::process_view::ProcessView, event_view::EventView};
+
+/// The status of a failure that comes as an event: the response that it is told in began well.
+#[derive(Deserialize)]
+struct FailureStatus {
+    status: u16,
+}
 
 /// What a host tells of a process.
 #[derive(Debug)]
@@ -56,8 +62,7 @@ impl EventFeed {
                 (Some("end"), _) => return Ok(Told::End(Box::new(self.read(&data)?))),
                 (Some("stopping"), _) => return Ok(Told::Stopping),
                 (Some("failed"), _) => {
-                    let status = reqwest::StatusCode::INTERNAL_SERVER_ERROR;
-                    return Err(HostError::of_answer(place, status, data.as_bytes(), true));
+                    return Err(HostError::of_answer(place, status_of(&data), data.as_bytes(), true));
                 }
                 // What a later host tells beyond that is none of ours.
                 _ => {}
@@ -67,5 +72,33 @@ impl EventFeed {
 
     fn read<T: DeserializeOwned>(&self, data: &str) -> Result<T, HostError> {
         serde_json::from_str(data).map_err(|error| HostError::not_understood(self.client.place(), &error))
+    }
+}
+
+fn status_of(problem: &str) -> StatusCode {
+    let told = serde_json::from_str::<FailureStatus>(problem).ok();
+    told.and_then(|told| StatusCode::from_u16(told.status).ok()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::{Failure, FailureKind};
+
+    async fn failed(data: &str) -> HostError {
+        let client = HostClient::at_url("http://h:1", None).expect("a client");
+        let response = axum::http::Response::new(format!("event: failed\ndata: {data}\n\n"));
+        EventFeed::new(client, response.into()).next().await.expect_err("a failure")
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_is_told_has_the_status_that_it_says() {
+        let passing = failed(r#"{"type":"urn:proctor:problem:busy","status":503,"detail":"d"}"#).await;
+        assert!(passing.is_passing(), "{passing:?}");
+        let gone = failed(r#"{"type":"urn:proctor:problem:pruned","status":410,"detail":"d"}"#).await;
+        assert!(!gone.is_passing(), "{gone:?}");
+        assert_eq!(Failure::from(gone).kind(), FailureKind::NoInput);
+        let silent = failed(r#"{"type":"urn:proctor:problem:internal","detail":"d"}"#).await;
+        assert_eq!(Failure::from(silent).kind(), FailureKind::Software);
     }
 }

@@ -49,7 +49,18 @@ impl HostError {
         match self {
             Self::Unreachable(_) | Self::Lost(_) => true,
             Self::NotUnderstood(_) => false,
-            Self::Problem { status, .. } => *status == 503 || *status == 429,
+            Self::Problem { status, .. } => [503, 504, 429].contains(status),
+        }
+    }
+
+    /// Whether what was asked may have been done all the same.
+    pub(crate) fn leaves_unknown(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => false,
+            // An answer was on its way, and did not come or was garbled.
+            Self::Lost(_) | Self::NotUnderstood(_) => true,
+            Self::Problem { code, .. } if code == "decision_panicked" => false,
+            Self::Problem { status, code, .. } => [500, 504].contains(status) || code == "too_slow",
         }
     }
 
@@ -75,6 +86,10 @@ impl HostError {
         let Some((code, detail)) =
             problem.and_then(|problem| Some((problem.kind.strip_prefix(KIND_PREFIX)?.to_owned(), problem.detail)))
         else {
+            // So say those that stand between a host and us.
+            if [StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT].contains(&status) {
+                return Self::Lost(format!("the host behind {place} did not answer: status {status}"));
+            }
             return Self::NotUnderstood(format!(
                 "what answers at {place} is no proctor host: expected a problem document, found status {status}"
             ));
@@ -115,7 +130,7 @@ fn kind_of_problem(status: u16, code: &str) -> FailureKind {
     match (status, code) {
         (_, "no_such_route" | "method_not_allowed") => FailureKind::Protocol,
         (_, "lease_lost" | "lease_held") => FailureKind::Temporary,
-        (_, "store_failed" | "outcome_unknown" | "not_stored") => FailureKind::Io,
+        (504, _) | (_, "store_failed" | "outcome_unknown" | "too_slow" | "not_stored") => FailureKind::Io,
         (_, "process_unavailable" | "foreign_host") => FailureKind::Unavailable,
         (401 | 403, _) => FailureKind::NoPermission,
         (404 | 410, _) => FailureKind::NoInput,
@@ -186,6 +201,9 @@ mod tests {
             (403, "scope_too_small", FailureKind::NoPermission),
             (503, "stopping", FailureKind::Temporary),
             (507, "not_stored", FailureKind::Io),
+            (503, "too_slow", FailureKind::Io),
+            (504, "outcome_unknown", FailureKind::Io),
+            (504, "any_other", FailureKind::Io),
             (500, "internal", FailureKind::Software),
             (404, "no_such_route", FailureKind::Protocol),
         ] {
@@ -207,6 +225,25 @@ mod tests {
         let body = r#"{"type":"urn:proctor:problem:no_token","detail":"x"}"#;
         assert!(answered(401, body, true).to_string().contains("does not know this token"));
         assert!(answered(401, body, false).to_string().contains("expects a token"));
+    }
+
+    #[test]
+    fn what_may_have_been_done_is_told_from_what_was_not() {
+        let told = |status, code| {
+            answered(status, &format!(r#"{{"type":"urn:proctor:problem:{code}","detail":"why"}}"#), false)
+                .leaves_unknown()
+        };
+        for (status, code) in [(504, "outcome_unknown"), (503, "too_slow"), (500, "internal")] {
+            assert!(told(status, code), "{status} {code}");
+        }
+        for (status, code) in [(503, "busy"), (503, "stopping"), (409, "registration_conflict"), (507, "not_stored")] {
+            assert!(!told(status, code), "{status} {code}");
+        }
+        for status in [502, 504] {
+            let behind = answered(status, "<html>", false);
+            assert!(behind.leaves_unknown() && Failure::from(behind).kind() == FailureKind::Io, "{status}");
+        }
+        assert!(!HostError::Unreachable(String::new()).leaves_unknown());
     }
 
     #[test]

@@ -263,6 +263,27 @@ impl ServeSettings {
     }
 }
 
+/// Where the host of this user is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ServedPlace {
+    /// Its store.
+    pub(crate) store: PathBuf,
+    /// Its Unix socket.
+    pub(crate) socket: PathBuf,
+}
+
+/// Where `proctor serve` is when it is told nothing on its command line.
+///
+/// # Errors
+/// As of a host that comes up with these settings.
+pub(crate) fn place_of_user() -> Result<ServedPlace, Failure> {
+    let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let settings =
+        ServeSettings { store: path("PROCTOR_STORE"), socket: path("PROCTOR_SOCKET"), ..ServeSettings::default() };
+    let config = ServeArgs { settings, config: path("PROCTOR_CONFIG"), print_config: false }.config()?;
+    Ok(ServedPlace { store: config.store, socket: config.socket })
+}
+
 /// The file beside a store that has its name with a further ending.
 pub(crate) fn beside(store: &Path, ending: &str) -> PathBuf {
     let mut name = store.as_os_str().to_owned();

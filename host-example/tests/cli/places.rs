@@ -247,7 +247,10 @@ fn signals_reach_a_process_through_its_host_and_at_rest() {
     let sent = |args: &[&str]| json_lines(&sandbox.done(&[&["signal", "--json", "p", "go"], args].concat())).remove(0);
     let at_rest = sent(&[r#"{"n":1}"#, "--signal-id", "once", "--store", &store]);
     assert_eq!((&at_rest["ordinal"], &at_rest["replayed"]), (&json!(1), &json!(false)));
+    let another = || sandbox.proctor(&["signal", "p", "go", "2", "--signal-id", "once", "--store", &store]);
+    assert_refused(&another(), 73, &["conflicts with an existing event"]);
     let served = sandbox.serve();
+    assert_refused(&another(), 73, &["conflicts with an existing event"]);
     let again = sent(&[r#"{"n":1}"#, "--signal-id", "once", "--store", &store]);
     assert_eq!((&again["ordinal"], &again["replayed"]), (&json!(1), &json!(true)));
     let through_web = sent(&["--url", &served.url, "--token-file", &sandbox.tokens()]);
