@@ -4,9 +4,12 @@
 
 use std::{path::PathBuf, process, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use registry_actor::{
     actor::{ActorRegistry, RegistryOptions},
     domain::{LeaseOwnerIdentity, LeaseOwnerLiveness},
+    log::SqliteLog,
+    port::ProcessLog,
     worker::WorkerOptions,
 };
 
@@ -32,6 +35,8 @@ pub(crate) const DRAIN_PATIENCE: Duration = WORKER_GRACE;
 pub(crate) struct Host {
     /// The registry.
     pub(crate) registry: ActorRegistry,
+    /// The log of the registry, as what it is: a store that can fail for a while.
+    log: Arc<SqliteLog>,
     /// Where its store is.
     pub(crate) store: Arc<PathBuf>,
     /// The verb that it lives by.
@@ -44,9 +49,9 @@ impl Host {
     /// # Errors
     /// When its actors cannot be started.
     pub(crate) async fn start(store: OwnedStore, verb: &'static str) -> Result<Self, Failure> {
-        let log = Arc::clone(&store.log);
+        let log = Arc::clone(&store.log) as Arc<dyn ProcessLog>;
         match ActorRegistry::start(log, RegistryOptions::default()).await {
-            Ok(registry) => Ok(Self { registry, store: Arc::new(store.path), verb }),
+            Ok(registry) => Ok(Self { registry, log: store.log, store: Arc::new(store.path), verb }),
             Err(error) => {
                 // The store is given back whatever happens, or the next host would have to wait for our end.
                 store.log.close().await;
@@ -72,6 +77,22 @@ impl Host {
         let mut options = WorkerOptions::new(owner).in_session(session);
         options.grace = WORKER_GRACE;
         Ok(options)
+    }
+
+    /// Why the store takes nothing now, if it does not.
+    pub(crate) fn store_outage(&self) -> Option<String> {
+        self.log.outage()
+    }
+
+    /// Waits for the end of the registry: its shutdown, or that it gave up. May be dropped at any time.
+    pub(crate) async fn registry_ended(&self) {
+        // Without a limit there is nothing that fails.
+        drop(self.registry.root().wait(None).await);
+    }
+
+    /// Whether that has come.
+    pub(crate) fn registry_has_ended(&self) -> bool {
+        self.registry_ended().now_or_never().is_some()
     }
 
     /// Gives the store back.

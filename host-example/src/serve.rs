@@ -28,7 +28,7 @@ use registry_actor::{
 use sd_notify::NotifyState;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 
@@ -134,7 +134,16 @@ async fn serve(host: &Host, mut config: ServeConfig, interrupts: &Interrupts) ->
     notify(&[NotifyState::Ready]);
     tracing::info!(store = %api.config.store.display(), %address, "the host serves");
 
-    let signal = interrupts.first().await;
+    let signal = tokio::select! {
+        signal = interrupts.first() => signal,
+        () = host.registry_ended() => {
+            // Nothing can be stored any more: what runs is ended, and the next host finds it as it is in the store.
+            tracing::error!("the registry has given up, and the host goes down with it");
+            stopping.send_replace(true);
+            drop(timeout(api.config.stop_patience.0, worker.shut_down(Duration::ZERO)).await);
+            return Err(Failure::new(FailureKind::Software, "the registry has given up; its log says why".to_owned()));
+        }
+    };
     say(format_args!("stopping after {}; once more to hurry", signal.name()));
     tracing::info!(signal = signal.name(), "the host stops");
     notify(&[NotifyState::Stopping]);
@@ -206,5 +215,48 @@ fn announce(api: &Api, address: SocketAddr) -> Result<(), Failure> {
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "the service manager was not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Called {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    #[tokio::test]
+    async fn a_host_whose_registry_has_ended_fails() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = directory.path().join("s.db");
+        let called = ["serve", "--listen", "127.0.0.1:0", "--store", store.to_str().expect("text")];
+        let config = <Called as clap::Parser>::parse_from(called).args.config().expect("settings");
+        let host = Host::start(OwnedStore::take(&store).expect("a store"), "serve").await.expect("a host");
+        let interrupts = Interrupts::listen().expect("signals");
+        let root = host.registry.root();
+        let served = async {
+            let served = serve(&host, config, &interrupts);
+            tokio::pin!(served);
+            // It is up once it takes connections at its socket, and a host that is up does not end by itself.
+            let up = async {
+                while tokio::net::UnixStream::connect(directory.path().join("s.db.sock")).await.is_err() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                _ = &mut served => panic!("it ended before its registry"),
+                () = up => {}
+            }
+            root.kill();
+            served.await
+        };
+        let served = timeout(Duration::from_secs(90), served).await.expect("it does not wait for a signal");
+        let failure = served.expect_err("it did not stop because it was asked to");
+        assert_eq!(failure.kind().code(), 70, "{failure}");
+        assert!(host.registry_has_ended());
+        host.shut_down().await;
     }
 }

@@ -22,8 +22,8 @@ use registry_actor::{
         SqliteOptions, SqliteReader, VacuumAtClose, VacuumPace, restore_backup,
     },
     port::{
-        Answer, DurabilityTier, EventPage, LogError, ProcessLog, ProcessPage, ProcessRegistry, ProcessVerification,
-        Query, RegistryError,
+        Answer, DurabilityTier, EventPage, LogError, ProcessPage, ProcessRegistry, ProcessVerification, Query,
+        RegistryError,
     },
 };
 
@@ -35,7 +35,7 @@ pub(crate) struct OwnedStore {
     /// Where it is.
     pub(crate) path: PathBuf,
     /// What is in it.
-    pub(crate) log: Arc<dyn ProcessLog>,
+    pub(crate) log: Arc<SqliteLog>,
 }
 
 /// Why a store was not taken.

@@ -67,6 +67,12 @@ pub(crate) fn writer_queue(depth: usize) {
     metrics::gauge!("proctor_writer_queue_depth").set(depth as f64);
 }
 
+/// Whether the store takes what it is given.
+pub(crate) fn store_writable(is_writable: bool) {
+    #[cfg(feature = "metrics")]
+    metrics::gauge!("proctor_store_writable").set(if is_writable { 1.0 } else { 0.0 });
+}
+
 /// A caller has its answer. To be told inside the span of the command.
 #[cfg(feature = "actors")]
 pub(crate) fn command_answered<T>(command: &'static str, answer: &Result<T, RegistryError>) {
@@ -136,6 +142,7 @@ pub fn describe() {
     }
     describe_gauge!("proctor_writer_queue_depth", Unit::Count, "Batches and commands that wait for the writer");
     gauge!("proctor_writer_queue_depth").set(0);
+    describe_gauge!("proctor_store_writable", "1 while the store takes what it is given, 0 while it is being reopened");
     for (name, description) in [
         ("proctor_events_appended_total", "Events that were stored"),
         ("proctor_commit_failures_total", "Transactions that were not stored, or of which nobody knows"),

@@ -417,10 +417,17 @@ impl ActorRegistry {
                 Err(_) => call.mark_lost(),
             }
         }
+        // An actor that cannot load dies of the store, and its exit goes to the shard alone: the caller asks what is wrong.
+        let because = match self.inner.environment.log.load(process_id, 0).await {
+            Ok(_) => String::new(),
+            Err(error) => format!(": {error}"),
+        };
         if call.was_submitted() {
-            Err(unknown(format!("its actor died {SENDINGS} times")))
+            Err(unknown(format!("its actor died {SENDINGS} times{because}")))
         } else {
-            Err(RegistryError::NotStored { reason: format!("its actor died {SENDINGS} times before it decided") })
+            Err(RegistryError::NotStored {
+                reason: format!("its actor died {SENDINGS} times before it decided{because}"),
+            })
         }
     }
 

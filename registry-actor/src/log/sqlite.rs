@@ -159,6 +159,12 @@ impl SqliteLog {
         self.reader.backup_while(to.as_ref(), check, Box::new(progress), may_go_on).await
     }
 
+    /// Why nothing is stored now: the store failed and is being reopened. `None` while it takes what it is given.
+    #[must_use]
+    pub fn outage(&self) -> Option<String> {
+        self.queue.broken()
+    }
+
     /// What became of the store after a failure: nothing may be concluded from it until it is whole again.
     fn settled(&self) -> Result<(), LogError> {
         match self.queue.broken() {

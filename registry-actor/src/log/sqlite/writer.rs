@@ -61,6 +61,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Serves the queue until it is closed and empty, then leaves the store in one file.
     pub(super) fn run(mut self) {
+        telemetry::store_writable(true);
         while self.wait() {
             let _ = self.settings.faults.reached(WriterPoint::TakeGroup);
             telemetry::writer_queue(self.queue.depth());
@@ -256,6 +257,9 @@ impl Writer {
     fn poison(&mut self, reason: &str) {
         tracing::error!(reason, "the store failed and is being reopened");
         self.queue.break_off(&format!("the store is being reopened after a failure: {reason}"));
+        // The writer's loop stands still until the store is whole: what it tells of has to be true for as long.
+        telemetry::store_writable(false);
+        telemetry::writer_queue(self.queue.depth());
         self.group = None;
     }
 
@@ -268,6 +272,7 @@ impl Writer {
                     self.group = Some(group);
                     self.look_for_free_pages();
                     self.queue.mend();
+                    telemetry::store_writable(true);
                     tracing::info!("the store is open again");
                     return;
                 }
