@@ -357,8 +357,7 @@ impl Abuser {
     }
 
     fn wrong_place(&mut self) -> Abuse {
-        let place =
-            self.dice.one_of(&["", "1", "a.b", "1.-1", "2.0", "4294967296.1", "1.18446744073709551616", "\u{e4}"]);
+        let place = self.dice.one_of(&["1", "a.b", "1.-1", "2.0", "4294967296.1", "1.18446744073709551616", "\u{e4}"]);
         let request = self.head("GET", "/api/v1/processes/known/events/stream", &format!("last-event-id: {place}\r\n"));
         Abuse { what: "wrong place", expected: Expected::Problem, request }
     }
