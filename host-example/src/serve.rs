@@ -230,6 +230,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_host_whose_registry_has_ended_fails() {
+        let _alone = api::metrics::ONE_STORE.lock().await;
         let directory = tempfile::tempdir().expect("a directory");
         let store = directory.path().join("s.db");
         let called = ["serve", "--listen", "127.0.0.1:0", "--store", store.to_str().expect("text")];

@@ -45,7 +45,7 @@ mod tests {
     };
 
     use super::{
-        super::metrics::{rendered, start_collecting, value_in},
+        super::metrics::{ONE_STORE, rendered, start_collecting, value_in},
         *,
     };
     use crate::store::OwnedStore;
@@ -77,6 +77,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_takes_nothing_is_seen_and_named_until_it_is_whole_again() {
+        let _alone = ONE_STORE.lock().await;
         start_collecting().expect("nobody else collects");
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("s.db");

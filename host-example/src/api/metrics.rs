@@ -43,6 +43,10 @@ const GROUP_SIZES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 1024.0, 40
 /// What collects: there is one for a whole program, as there is one logger.
 static COLLECTOR: OnceLock<PrometheusHandle> = OnceLock::new();
 
+/// The numbers are those of a whole program: a test that looks at those of a store, and one that opens a store, take turns.
+#[cfg(test)]
+pub(crate) static ONE_STORE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// Collects from now on, on the current runtime. What happens before that is counted nowhere.
 ///
 /// # Errors
