@@ -64,7 +64,7 @@ pub(crate) struct ServeSettings {
     /// The largest body of a request, in bytes. By default 1048576.
     #[arg(long, value_name = "BYTES", env = "PROCTOR_MAX_BODY_BYTES")]
     max_body_bytes: Option<usize>,
-    /// How many event streams may be open at the same time. By default 2000.
+    /// How many event streams may be open at the same time; one caller may have half of them. By default 2000.
     #[arg(long, value_name = "N", env = "PROCTOR_MAX_STREAMS")]
     max_streams: Option<usize>,
     /// How many connections may be open at the same time. By default 4096.
@@ -131,7 +131,7 @@ pub(crate) struct ServeConfig {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, Serialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum OnStop {
-    /// They are ended: a rerunnable one goes on in the next host, any other is abandoned.
+    /// They are asked to end: a rerunnable one goes on in the next host, any other is cancelled.
     #[default]
     Cancel,
     /// They may end by themselves, as long as the patience lasts.

@@ -137,7 +137,13 @@ impl LocalListener {
             }
             Ok(_) => fs::remove_file(path).map_err(failed)?,
         }
-        let listener = UnixListener::bind(path).map_err(failed)?;
+        let listener = UnixListener::bind(path).map_err(|error| match error.kind() {
+            // The system takes some hundred bytes.
+            io::ErrorKind::InvalidInput => {
+                failed(io::Error::other(format!("{error}; `--socket` takes a shorter path")))
+            }
+            _ => failed(error),
+        })?;
         let file = SocketFile(path.to_owned());
         // Until here others may have connected; who they are is looked at anyway.
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
