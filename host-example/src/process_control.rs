@@ -361,6 +361,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::api::metrics::ONE_STORE;
 
     fn registration(id: &ProcessId) -> ProcessRegistration {
         ProcessRegistration::new(
@@ -372,6 +373,7 @@ mod tests {
 
     #[tokio::test]
     async fn at_rest_what_has_ended_is_not_asked_to_end() {
+        let _alone = ONE_STORE.lock().await;
         let directory = tempfile::tempdir().expect("a directory");
         let (path, socket) = (directory.path().join("s.db"), directory.path().join("s.db.sock"));
         let control = ProcessControl::of_new(NewPlace::Store { path, socket }, "test").await.expect("a store");

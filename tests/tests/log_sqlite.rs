@@ -361,7 +361,7 @@ async fn a_store_of_a_newer_version_is_left_alone() {
         backend.try_open().map(drop).expect_err("newer"),
         SqliteReader::open(backend.path()).map(drop).expect_err("newer"),
     ] {
-        assert!(matches!(error, OpenError::NewerSchema { found: 99, known: 3, .. }), "{error}");
+        assert!(matches!(error, OpenError::NewerSchema { found: 99, known: 4, .. }), "{error}");
         assert!(error.to_string().contains("99"), "{error}");
     }
 }
