@@ -42,8 +42,12 @@ fn find() -> Option<PathBuf> {
 }
 
 fn install() -> Option<PathBuf> {
-    let install =
-        "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium";
+    // A mirror may be away for a moment.
+    let install = "for try in 1 2 3; do
+        apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium && exit 0
+        sleep 5
+    done
+    exit 1";
     let reason = match Command::new("sh").args(["-c", install]).output() {
         Ok(output) if output.status.success() => "apt-get installed none".to_owned(),
         Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
