@@ -171,3 +171,35 @@ async fn who_asks_too_often_is_told_when_to_go_on_and_others_are_not() {
         assert_eq!(response.status(), StatusCode::OK);
     }
 }
+
+/// A cookie goes to every port of a machine, whoever listens there. Whoever catches it has nothing without what the page keeps.
+#[tokio::test]
+async fn a_browser_comes_in_once_by_a_link_and_its_cookie_alone_opens_nothing() {
+    let server = Server::start();
+    let link = server.ok("/login-links", json!({})).await;
+    let path = link["path"].as_str().expect("a path");
+    let browser =
+        reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().expect("one");
+    let visit = |method| browser.request(method, format!("{}{path}", server.root)).send();
+
+    let looked = visit(Method::HEAD).await.expect("an answer");
+    assert_eq!(looked.status(), StatusCode::METHOD_NOT_ALLOWED, "to look at a link does not use it up");
+    let entered = visit(Method::GET).await.expect("an answer");
+    assert_eq!(entered.status(), StatusCode::SEE_OTHER);
+    let place = entered.headers()[header::LOCATION].to_str().expect("a place");
+    let secret = place.strip_prefix("/#session=").expect("a secret that no request carries").to_owned();
+    let cookie = entered.headers()[header::SET_COOKIE].to_str().expect("a cookie").to_owned();
+    assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"), "{cookie}");
+    let cookie = cookie.split(';').next().expect("its value").to_owned();
+    let (status, problem) = answer(browser.get(format!("{}{path}", server.root))).await;
+    assert_eq!((status, code(&problem)), (StatusCode::FORBIDDEN, "link_used"));
+
+    let asked = |cookie: &str, secret: &str| {
+        let request = server.bare(Method::GET, "/api/v1/processes").header(header::COOKIE, cookie);
+        answer(request.header("x-proctor-session", secret))
+    };
+    assert_eq!(asked(&cookie, &secret).await.0, StatusCode::OK);
+    for (cookie, secret) in [(cookie.as_str(), ""), (cookie.as_str(), "another"), ("", secret.as_str())] {
+        assert_eq!(asked(cookie, secret).await.0, StatusCode::UNAUTHORIZED, "{cookie:?} {secret:?}");
+    }
+}
