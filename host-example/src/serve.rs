@@ -228,6 +228,28 @@ mod tests {
         args: ServeArgs,
     }
 
+    /// Whoever prepares a store, or its tokens, where another user's host will look for them, must not be served.
+    #[test]
+    fn a_store_and_tokens_of_another_user_are_not_believed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = directory.path().join("s.db");
+        assert!(prepare_place(&store).is_ok());
+        drop(Credentials::load_or_create(&store).expect("tokens"));
+        fs::write(&store, "").expect("a file");
+        assert!(prepare_place(&store).is_ok());
+        if !rustix::process::geteuid().is_root() {
+            // Nobody else can give files away.
+            return;
+        }
+        for path in [store.clone(), Credentials::path(&store)] {
+            std::os::unix::fs::chown(&path, Some(65_534), None).expect("another owner");
+        }
+        let foreign_store = prepare_place(&store).expect_err("not ours").to_string();
+        assert!(foreign_store.contains("belongs to the user 65534"), "{foreign_store}");
+        let foreign_tokens = Credentials::load_or_create(&store).err().expect("not ours").to_string();
+        assert!(foreign_tokens.contains("belong to the user 65534"), "{foreign_tokens}");
+    }
+
     #[tokio::test]
     async fn a_host_whose_registry_has_ended_fails() {
         let _alone = api::metrics::ONE_STORE.lock().await;
