@@ -1,11 +1,35 @@
 //! Durable process registry: each process is owned by one actor, and the log is the truth.
 //!
+//! # The rooms
+//!
 //! - [`domain`] is the pure core: values, [`decide`](fn@domain::decide) and [`apply`](fn@domain::apply).
-//! - [`port`] holds the traits between rooms: [`ProcessRegistry`](port::ProcessRegistry),
-//!   [`ProcessLog`](port::ProcessLog), [`CommitListener`](port::CommitListener).
+//! - [`port`] holds the traits between rooms: [`ProcessRegistry`](port::ProcessRegistry) with its named operations in
+//!   [`ProcessRegistryExt`](port::ProcessRegistryExt), [`ProcessLog`](port::ProcessLog),
+//!   [`CommitListener`](port::CommitListener), [`ProcessExecutor`](port::ProcessExecutor).
+//! - `log` holds the logs behind that port: in memory, and in SQLite.
+//! - `actor` holds the actors: one owner for each process, those that start and restart it, and the handle `ActorRegistry`.
+//! - `worker` takes over what nobody runs, does with each process what it declares, and runs it by an executor.
 //! - [`retention`] says which ended processes are pruned when, and prunes them on a schedule.
 //! - `remote` holds both ends of a registry over a Unix socket.
-//! - `log` holds the logs behind that port: in memory, and in SQLite.
+//! - `telemetry` tells numbers of log, actors and workers to whoever collects them.
+//!
+//! # Features
+//!
+//! | feature | by default | what it brings |
+//! |---|---|---|
+//! | `actors` | on | `actor`, `worker`, the schedule of [`retention`], the log in memory |
+//! | `sqlite` | on | the log in SQLite, which is built in and needs a C compiler |
+//! | `remote` | on | `remote` |
+//! | `metrics` | off | `telemetry`, over the facade of the crate `metrics` |
+//! | `fuzzing` | off | what the fuzz targets need; no part of the library's promise |
+//!
+//! Without any there are [`domain`], [`port`] and the policy of [`retention`], without a runtime.
+//!
+//! # Where to start
+//!
+//! With the example in the README of the repository, under "Embed it": `SqliteLog::open`, `ActorRegistry::start` over it,
+//! [`register_process`](port::ProcessRegistryExt::register_process), and `Worker::start` with an executor for each kind of
+//! process. `docs/guide.md` is for who embeds, writes executors, and operates; `ARCHITECTURE.md` is the map of the code.
 
 #[cfg(feature = "actors")]
 pub mod actor;
