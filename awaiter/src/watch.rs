@@ -112,7 +112,7 @@ impl ProcessRegistry for WatchedRegistry {
                 untold.tick(receipt);
                 untold.emit(receipt).await;
             }
-            Err(error) if changed_nothing(error) => untold.forget(),
+            Err(error) if error.changed_nothing() => untold.forget(),
             Err(_) => {}
         }
         result
@@ -225,18 +225,6 @@ impl Drop for Untold<'_> {
 
 fn inserted(receipt: &Receipt) -> impl Iterator<Item = &Arc<ProcessEvent>> {
     receipt.events.iter().filter(|event| event.is_inserted()).map(ReceiptEvent::event)
-}
-
-/// Whether the error says that the command was not carried out. An error that is not known here does not say so.
-const fn changed_nothing(error: &RegistryError) -> bool {
-    matches!(
-        error,
-        RegistryError::Refused(_)
-            | RegistryError::Busy { .. }
-            | RegistryError::Unavailable { .. }
-            | RegistryError::NotStored { .. }
-            | RegistryError::Closed
-    )
 }
 
 #[cfg(test)]

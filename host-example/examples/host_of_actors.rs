@@ -15,8 +15,8 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use registry_actor::actor::{ActorRegistry, ActorWait, ProcessNews, ProcessSubscription, RegistryOptions, Told};
 use registry_actor::domain::{
-    LeaseOwnerIdentity, LeaseOwnerLiveness, LeaseRelease, ProcessAwaitOutput, ProcessEvent, ProcessEventAppendRequest,
-    ProcessEventType, ProcessId, ProcessInput, ProcessRegistration, RecoveryDisposition, Sequence,
+    LeaseRelease, ProcessAwaitOutput, ProcessEvent, ProcessEventAppendRequest, ProcessEventType, ProcessId,
+    ProcessInput, ProcessRegistration, RecoveryDisposition, Sequence,
 };
 use registry_actor::log::{SqliteLog, SqliteOptions};
 use registry_actor::port::{EngineError, ProcessRegistryExt, RegistryError};
@@ -146,11 +146,7 @@ impl Actor for Worker {
         Order(id): Order,
         registry: &mut ActorRegistry,
     ) -> Result<(), ActorProcessingErr> {
-        let me = LeaseOwnerIdentity {
-            owner_id: "worker".to_owned(),
-            incarnation_id: "1".to_owned(),
-            liveness: LeaseOwnerLiveness::StoreSession { session: registry.session().clone() },
-        };
+        let me = registry.owner("worker");
         let lease = registry.claim_process_lease(&id, me, 30_000).await?.acquired().ok_or("held by another")?;
         for word in ["hello", "world"] {
             let said = ProcessEventAppendRequest::new("greeting.said", json!({ "text": word }));

@@ -13,9 +13,9 @@ use async_trait::async_trait;
 use awaiter::ProcessAwaiter;
 use registry_actor::actor::{ActorRegistry, RegistryOptions};
 use registry_actor::domain::{
-    AttemptFailure, InvalidIdentifier, InvalidSignalName, LeaseOwnerIdentity, LeaseOwnerLiveness, ProcessAwaitOutput,
-    ProcessEventAppendRequest, ProcessEventType, ProcessId, ProcessInput, ProcessRegistration, ProcessSignal,
-    RecoveryDisposition, ReplayKey, RetryPolicy, Sequence,
+    AttemptFailure, InvalidIdentifier, InvalidSignalName, ProcessAwaitOutput, ProcessEventAppendRequest,
+    ProcessEventType, ProcessId, ProcessInput, ProcessRegistration, ProcessSignal, RecoveryDisposition, ReplayKey,
+    RetryPolicy, Sequence,
 };
 use registry_actor::log::{SqliteLog, SqliteOptions};
 use registry_actor::port::{ProcessExecutor, ProcessRegistryExt, ProcessRun, RegistryError, RunEnd, RunWaitError};
@@ -86,12 +86,7 @@ async fn run_host(store: &Path) -> anyhow::Result<(ProcessAwaitOutput, usize)> {
     let registry = ActorRegistry::start(log, RegistryOptions::default()).await?;
 
     // Who this host is. Whoever opens the store after its death has proved that it is dead.
-    let owner = LeaseOwnerIdentity {
-        owner_id: "shop".to_owned(),
-        incarnation_id: std::process::id().to_string(),
-        liveness: LeaseOwnerLiveness::StoreSession { session: registry.session().clone() },
-    };
-    let options = WorkerOptions::new(owner).in_session(registry.session().clone());
+    let options = WorkerOptions::new(registry.owner("shop"));
     let executors = ProcessExecutors::default().with(ORDER, OrderExecutor);
     let worker = Worker::start(Arc::new(registry.clone()), executors, options).await?;
 

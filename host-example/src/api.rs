@@ -12,7 +12,6 @@ mod commit_signal;
 mod description;
 mod event_routes;
 mod event_stream;
-mod event_view;
 mod extract;
 mod health;
 mod host_routes;

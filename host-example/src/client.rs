@@ -8,6 +8,7 @@ mod host_error;
 mod socket_trust;
 
 use std::{
+    collections::BTreeSet,
     io::ErrorKind,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -61,6 +62,9 @@ pub(crate) enum HostPlace {
 pub(crate) struct ProcessPage {
     /// The processes.
     pub(crate) processes: Vec<ProcessView>,
+    /// Processes among them that are damaged and cannot be shown.
+    #[serde(default)]
+    pub(crate) damaged_process_ids: BTreeSet<String>,
     /// What the next page comes after.
     pub(crate) next_after: Option<String>,
 }

@@ -1,19 +1,20 @@
-//! An event as the command line shows it, whether it was read from a store or told by a host.
+//! An event as the interface and the command line show it, whether it was read from a store or told by a host.
 //!
-//! It owns the names of the JSON fields and the line for people. It does not know which verb asks.
+//! It owns the names of the JSON fields and the line for people. It does not know which route or verb asks.
 
 use anstyle::{AnsiColor, Style};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use registry_actor::domain::ProcessEvent;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use host_example::output::{LineEnd, OutputLine, Stream, Text};
 
 use crate::{command_process::OUTPUT, paint::Paint, time_text};
 
 /// An event of a process.
-#[derive(Clone, PartialEq, Debug, Deserialize, Serialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize, Serialize, ToSchema)]
 pub(crate) struct EventView {
     /// Its process.
     pub(crate) process_id: String,
@@ -22,19 +23,19 @@ pub(crate) struct EventView {
     /// Its type.
     pub(crate) event_type: String,
     /// What it says.
+    #[schema(value_type = Value)]
     pub(crate) payload: Value,
     /// When it was stored, in ms since the Unix epoch.
     pub(crate) occurred_at_ms: u64,
-    /// What makes one event of several sendings.
+    /// What makes one event of several sendings, if anything does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) replay_key: Option<String>,
     /// Whether it came after the end of its process.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) late: bool,
 }
 
 impl EventView {
-    /// The view of an event that is stored.
+    /// The view of an event.
     pub(crate) fn new(event: &ProcessEvent) -> Self {
         Self {
             process_id: event.process_id.to_string(),
@@ -135,6 +136,7 @@ mod tests {
     fn an_event_as_json_has_the_promised_fields() {
         let expected = json!({
             "process_id": "p", "sequence": 7, "event_type": "t", "payload": null, "occurred_at_ms": 1_795_505_701_250_u64,
+            "late": false,
         });
         assert_eq!(event("t", Value::Null).to_json(), expected);
     }

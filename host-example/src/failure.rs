@@ -73,7 +73,7 @@ impl FailureKind {
     pub(crate) const fn meaning(self) -> &'static str {
         match self {
             Self::Usage => "the command line makes no sense, or an `--env KEY` is not set",
-            Self::Data => "a file is no store, is of a newer version, or what it holds is damaged",
+            Self::Data => "a file is no store, is of a newer or an older version, or what it holds is damaged",
             Self::NoInput => "no such process, or one that was pruned, or no such store",
             Self::Unavailable => {
                 "no host is running there; or the process cannot be run, or not again: of a dead host, out of attempts, or its remains live on"

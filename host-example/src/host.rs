@@ -2,14 +2,19 @@
 //!
 //! It owns the identity of its workers and their times. It does not know how commands are run.
 
-use std::{path::PathBuf, process, sync::Arc, time::Duration};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    process,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use registry_actor::{
     actor::{ActorRegistry, RegistryOptions},
-    domain::{LeaseOwnerIdentity, LeaseOwnerLiveness},
-    log::SqliteLog,
-    port::ProcessLog,
+    log::{BackupCheck, BackupError, BackupProgress, BackupReport, SqliteLog},
+    port::{LogError, ProcessLog},
     worker::WorkerOptions,
 };
 
@@ -61,22 +66,33 @@ impl Host {
     }
 
     /// The settings of a new worker of this host.
+    pub(crate) fn worker_options(&self) -> WorkerOptions {
+        // Who holds the store later has proved the death of this host, whatever killed it.
+        let owner = self.registry.owner(format!("proctor {} (pid {})", self.verb, process::id()));
+        let mut options = WorkerOptions::new(owner);
+        options.grace = WORKER_GRACE;
+        options
+    }
+
+    /// Checks the changes in the feed that belong to no process; answers what is damaged.
     ///
     /// # Errors
-    /// When the system gives no randomness.
-    pub(crate) fn worker_options(&self) -> Result<WorkerOptions, Failure> {
-        let incarnation = getrandom::u64()
-            .map_err(|error| Failure::new(FailureKind::System, format!("no randomness for a worker: {error}")))?;
-        let session = self.registry.session().clone();
-        let owner = LeaseOwnerIdentity {
-            owner_id: format!("proctor {} (pid {})", self.verb, process::id()),
-            incarnation_id: format!("{incarnation:016x}"),
-            // Who holds the store later has proved the death of this host, whatever killed it.
-            liveness: LeaseOwnerLiveness::StoreSession { session: session.clone() },
-        };
-        let mut options = WorkerOptions::new(owner).in_session(session);
-        options.grace = WORKER_GRACE;
-        Ok(options)
+    /// When they cannot be read.
+    pub(crate) async fn verify_marks(&self) -> Result<Option<String>, LogError> {
+        self.log.verify_marks().await
+    }
+
+    /// Copies the store into a new file, and gives way where the store fails meanwhile.
+    ///
+    /// # Errors
+    /// When it cannot be copied, or what was copied does not pass the check.
+    pub(crate) async fn back_up(
+        &self,
+        to: &Path,
+        check: BackupCheck,
+        progress: impl FnMut(BackupProgress) -> ControlFlow<()> + Send + 'static,
+    ) -> Result<BackupReport, BackupError> {
+        self.log.backup(to, check, progress).await
     }
 
     /// Why the store takes nothing now, if it does not.

@@ -7,6 +7,7 @@ pub mod cancel;
 pub mod exit_status;
 pub mod guard;
 pub mod marker;
+pub mod open_files;
 pub mod orphan;
 pub mod output;
 pub mod process_identity;

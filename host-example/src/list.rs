@@ -16,6 +16,7 @@ use crate::{
     api::process_view::ProcessView,
     client::ProcessPage,
     failure::{Failure, FailureKind},
+    notice::say,
     paint::Paint,
     place_choice::PlaceChoice,
     process_source::{PAGE_PROCESSES, ProcessSource},
@@ -100,7 +101,10 @@ pub(crate) async fn run(args: ListArgs) -> Result<ExitCode, Failure> {
     for source in args.place.open()? {
         let mut after = None;
         loop {
-            let ProcessPage { processes, next_after } = source.processes(&filter, after).await?;
+            let ProcessPage { processes, damaged_process_ids, next_after } = source.processes(&filter, after).await?;
+            for id in damaged_process_ids {
+                say(format_args!("process `{id}` is damaged and not shown: see `proctor verify`"));
+            }
             match &mut newest {
                 Some(newest) => processes.into_iter().for_each(|process| newest.offer(process, &source)),
                 None => page.print(&processes.iter().map(|process| (process, &source)).collect::<Vec<_>>())?,

@@ -83,7 +83,7 @@ impl OwnRun {
         }
         let executor = CommandExecutor::of_own(interrupts.clone(), attempts.clone());
         let hindrances = executor.hindrances();
-        let mut options = host.worker_options()?;
+        let mut options = host.worker_options();
         options.scope = WorkerScope::Only(BTreeSet::from([id.clone()]));
         options.concurrent_runs = 1;
         let executors = ProcessExecutors::default().with(COMMAND_KIND, executor);

@@ -120,6 +120,7 @@ impl ProcessSource {
                 let last = page.records.last().filter(|_| page.has_more);
                 Ok(ProcessPage {
                     next_after: last.map(|record| record.id().to_string()),
+                    damaged_process_ids: page.damaged.iter().map(ToString::to_string).collect(),
                     processes: page.records.iter().map(|record| ProcessView::new(record)).collect(),
                 })
             }

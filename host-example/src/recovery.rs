@@ -45,7 +45,7 @@ impl Recovery {
     pub(crate) async fn start(host: &Host, own: &ProcessId, interrupts: &Interrupts) -> Result<Self, Failure> {
         let executor = CommandExecutor::of_recovered(interrupts.clone());
         let hindrances = executor.hindrances();
-        let mut options = host.worker_options()?;
+        let mut options = host.worker_options();
         options.scope = WorkerScope::AllBut(BTreeSet::from([own.clone()]));
         options.concurrent_runs = CONCURRENT_RUNS;
         let executors = ProcessExecutors::default().with(COMMAND_KIND, executor);

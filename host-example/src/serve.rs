@@ -6,7 +6,6 @@ pub(crate) mod config;
 pub(crate) mod credentials;
 mod listener;
 mod log_output;
-pub(crate) mod open_files;
 
 use std::{
     fs::{self, DirBuilder},
@@ -19,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use host_example::open_files;
 use registry_actor::{
     actor::SystemClock,
     port::ProcessRegistry,
@@ -91,7 +91,7 @@ fn prepare_place(store: &Path) -> Result<(), Failure> {
         Ok(found) if found.uid() != own => {
             let line =
                 format!("store {} belongs to the user {}, and this host is of {own}", store.display(), found.uid());
-            Err(Failure::new(FailureKind::Unavailable, line))
+            Err(Failure::new(FailureKind::NoPermission, line))
         }
         _ => Ok(()),
     }
@@ -177,7 +177,7 @@ async fn stop(api: &Api, worker: &Worker, retention: Option<&Retention>, serving
 }
 
 async fn start_worker(host: &Host, config: &ServeConfig, interrupts: &Interrupts) -> Result<Worker, Failure> {
-    let mut options = host.worker_options()?;
+    let mut options = host.worker_options();
     options.concurrent_runs = config.concurrent_runs;
     let executor = CommandExecutor::of_served(interrupts.clone(), config.command_policy());
     let executors = ProcessExecutors::default().with(COMMAND_KIND, executor);

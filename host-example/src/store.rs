@@ -187,12 +187,24 @@ impl StoreReader {
         self.log.process_ids(after, limit).await.map_err(|error| self.failure(&error))
     }
 
-    /// Checks all that is stored of a process.
+    /// Checks all that is stored of a process; `None` if the store does not know it.
     ///
     /// # Errors
     /// When the check could not be made.
-    pub(crate) async fn verify(&self, process_id: &ProcessId) -> Result<ProcessVerification, Failure> {
-        self.log.verify(process_id).await.map_err(|error| self.failure(&error))
+    pub(crate) async fn verify(&self, process_id: &ProcessId) -> Result<Option<ProcessVerification>, Failure> {
+        match self.log.verify(process_id).await {
+            Ok(verification) => Ok(Some(verification)),
+            Err(LogError::Unknown { .. }) => Ok(None),
+            Err(error) => Err(self.failure(&error)),
+        }
+    }
+
+    /// Checks what belongs to no process; answers what is damaged.
+    ///
+    /// # Errors
+    /// When the check could not be made.
+    pub(crate) async fn verify_file(&self) -> Result<Vec<String>, Failure> {
+        self.log.verify_file().await.map_err(|error| self.failure(&error))
     }
 
     /// The session from which the deaths of owners are seen: of the host that owns the store, or of the next one.
@@ -266,11 +278,11 @@ pub(crate) async fn restore(
     restore_backup(from, to, existing, progress).await.map_err(|error| failure_of_backup(&error))
 }
 
-fn failure_of_backup(error: &BackupError) -> Failure {
+pub(crate) fn failure_of_backup(error: &BackupError) -> Failure {
     let kind = match error {
         BackupError::Open(error) => return failure_of(error),
         BackupError::Exists { .. } => FailureKind::CannotCreate,
-        BackupError::Damaged { .. } => FailureKind::Data,
+        BackupError::Damaged { .. } | BackupError::NoStore { .. } => FailureKind::Data,
         BackupError::NotReplaceable { .. } | BackupError::StoreFailed { .. } | BackupError::Stopped => {
             FailureKind::Temporary
         }
@@ -286,6 +298,7 @@ fn failure_of(error: &OpenError) -> Failure {
         | OpenError::NewerSchema { .. }
         | OpenError::OlderSchema { .. }
         | OpenError::Backup { .. }
+        | OpenError::Linked { .. }
         | OpenError::Unusable { .. } => FailureKind::Data,
         OpenError::Owned { .. } => FailureKind::Temporary,
         OpenError::NoDirectory { .. } | OpenError::PermissionDenied { .. } => FailureKind::CannotCreate,

@@ -32,17 +32,6 @@ pub(crate) struct StoreChoice {
 }
 
 impl StoreChoice {
-    /// Opens the chosen stores; of a set, all that exist.
-    ///
-    /// # Errors
-    /// When one of them cannot be read.
-    pub(crate) fn open(&self) -> Result<Vec<StoreReader>, Failure> {
-        match &self.store {
-            Some(path) => Ok(vec![StoreReader::open(path)?]),
-            None => StoreSet::of_user()?.existing()?.iter().map(|path| open_member(path)).collect(),
-        }
-    }
-
     /// The files of the chosen stores; of a set, those that exist.
     ///
     /// # Errors

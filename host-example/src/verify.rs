@@ -1,6 +1,7 @@
 //! `proctor verify`: a check of all that is stored, or of one process.
 //!
-//! It owns how damage is told. What damage is, the log knows. It walks along ids, which a damaged record does not stop.
+//! It owns how damage is told. What damage is, the log knows. It walks along ids, which a damaged record does not stop, and from
+//! store to store, which one that cannot be read does not.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -16,13 +17,13 @@ use crate::{
     notice::say,
     sheet::Sheet,
     store::StoreReader,
-    store_choice::{StoreChoice, typed_id},
+    store_choice::{StoreChoice, open_member, typed_id},
 };
 
 /// The ids that are read at a time.
 const PAGE_IDS: u32 = 500;
 
-/// Checks what is stored: links, numbers, checksums, and that the events give the record.
+/// Checks what is stored: the file itself, links, numbers, checksums, and that the events give the record.
 #[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
@@ -43,22 +44,35 @@ pub(crate) async fn run(args: VerifyArgs) -> Result<ExitCode, Failure> {
     let mut check =
         Check { sheet: Sheet::new(), form: Form::of(&args), progress: Progress::new(), tally: Tally::default() };
     let id = args.id.as_deref().map(typed_id).transpose()?;
-    let mut found = Tally::default();
-    for store in args.stores.open()? {
-        match &id {
-            Some(id) => check.one(&store, id).await?,
-            None => check.all(&store).await?,
+    let paths = args.stores.paths()?;
+    let mut unread = None;
+    for path in &paths {
+        let checked = match open_member(path) {
+            Ok(store) => match &id {
+                Some(id) => check.one(&store, id).await,
+                None => check.all(&store).await,
+            },
+            Err(failure) => Err(failure),
+        };
+        match checked {
+            Ok(()) => {}
+            Err(failure) if paths.len() > 1 => {
+                check.progress.clear();
+                say(&failure);
+                unread = unread.or(Some(failure.kind()));
+            }
+            Err(failure) => return Err(failure),
         }
-        found = check.tally;
     }
     check.progress.clear();
     check.sheet.flush()?;
-    if let (Some(id), 0) = (&id, found.processes) {
+    let Tally { processes, events, faults } = check.tally;
+    if let (Some(id), 0, None) = (&id, processes, unread) {
         return Err(Failure::new(FailureKind::NoInput, format!("unknown process `{id}`")));
     }
-    let Tally { processes, events, faults } = found;
     say(format_args!("{processes} processes with {events} events verified, {faults} faults"));
-    Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::from(FailureKind::Data.code()) })
+    let worst = if faults == 0 { unread } else { Some(FailureKind::Data) };
+    Ok(worst.map_or(ExitCode::SUCCESS, |kind| ExitCode::from(kind.code())))
 }
 
 /// How a verification is written.
@@ -90,6 +104,9 @@ struct Check {
 
 impl Check {
     async fn all(&mut self, store: &StoreReader) -> Result<(), Failure> {
+        let faults = store.verify_file().await?;
+        self.tally.faults += faults.len() as u64;
+        self.write_of_file(store, &faults)?;
         let mut after = None;
         loop {
             let ids = store.process_ids(after, PAGE_IDS).await?;
@@ -118,13 +135,32 @@ impl Check {
     }
 
     async fn process(&mut self, store: &StoreReader, id: &ProcessId) -> Result<(), Failure> {
-        let verification = store.verify(id).await?;
+        // It was pruned since its id was read, or a host beside us would not know it either.
+        let Some(verification) = store.verify(id).await? else { return Ok(()) };
         self.tally.processes += 1;
         self.tally.events += verification.events;
         self.tally.faults += verification.faults.len() as u64;
         self.write(store, &verification)?;
         self.progress.show(self.tally);
         Ok(())
+    }
+
+    fn write_of_file(&mut self, store: &StoreReader, faults: &[String]) -> Result<(), Failure> {
+        let path = store.path();
+        match self.form {
+            Form::Json if faults.is_empty() => Ok(()),
+            Form::Json => self.sheet.line(json!({
+                "process_id": null,
+                "store": path.to_string_lossy(),
+                "faults": faults.iter().map(|what| json!({ "what": what })).collect::<Vec<_>>(),
+            })),
+            Form::Text => {
+                for fault in faults {
+                    self.sheet.line(format_args!("{}: {fault}", path.display()))?;
+                }
+                Ok(())
+            }
+        }
     }
 
     fn write(&mut self, store: &StoreReader, verification: &ProcessVerification) -> Result<(), Failure> {

@@ -482,6 +482,36 @@ fn damage_is_told_with_process_and_sequence_and_has_a_code() {
     assert_eq!(code(&sandbox.read("events", &["p"])), 65);
 }
 
+/// A page that SQLite itself finds broken ended the check with the code of a disk that failed, and what stood behind it was not looked
+/// at. One store of the user's that cannot be opened kept the others from being checked.
+#[test]
+fn a_broken_page_and_a_broken_store_are_damage_and_the_check_goes_on() {
+    let sandbox = Sandbox::new();
+    assert_eq!(code(&sandbox.run(&["--id", "p"], "seq 1 2000")), 0);
+    assert_eq!(code(&sandbox.run(&["--id", "q"], "true")), 0);
+    let store = sandbox.store();
+    patch(&store, |bytes| {
+        // Somewhere among the lines of output.
+        let needle = br#""text":"1000""#;
+        let place = bytes.windows(needle.len()).position(|window| window == needle).expect("it is in the file");
+        let page = place - place % 4096;
+        bytes[page..page + 16].fill(0xff);
+    });
+    let output = sandbox.output(&["verify", "--json", "--store", &store]);
+    assert_eq!(code(&output), 65, "{}", stderr(&output));
+    let told = json_lines(&output);
+    assert!(told[0]["process_id"].is_null() && told[0]["faults"][0]["what"].is_string(), "{told:?}");
+    let of = |id: &str| told.iter().find(|line| line["process_id"] == id).expect("it was checked")["faults"].clone();
+    assert!(of("p").as_array().is_some_and(|faults| !faults.is_empty()), "{told:?}");
+    assert_eq!(of("q"), serde_json::json!([]));
+
+    assert_eq!(code(&sandbox.output(&["run", "--", "true"])), 0);
+    fs::write(sandbox.path("proctor/serve.db"), "no store at all").expect("a file");
+    let output = sandbox.output(&["verify"]);
+    assert_eq!(code(&output), 65, "{}", stderr(&output));
+    assert!(stderr(&output).contains("serve.db") && stderr(&output).contains("1 processes"), "{}", stderr(&output));
+}
+
 #[test]
 fn a_store_of_a_newer_version_is_refused_and_left_alone() {
     let sandbox = Sandbox::new();

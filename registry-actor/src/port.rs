@@ -24,12 +24,13 @@ pub use clock::{Clock, Timestamp};
 pub use executor::{ProcessExecutor, ProcessRun, RemainsError, RemainsOf, RunEnd, RunWaitError, StopCause};
 pub use fault::{FaultPoint, FaultPoints, NoFaults, TreeMember, TreeStep};
 pub use log::{
-    AcrossError, AppendError, AppendReply, AppendResult, BatchEvent, CommitFollower, CommittedGroup, FeedPage, Head,
-    LogError, LogFault, Position, Precondition, ProcessBatch, ProcessLog, ProcessVerification, StoredProcess,
+    AcrossError, AppendError, AppendReply, AppendResult, BatchEvent, CommitFollower, CommittedGroup, FeedPage,
+    GroupChanges, Head, LogError, LogFault, Position, Precondition, ProcessBatch, ProcessLog, ProcessVerification,
+    StoredProcess,
 };
 pub use query::{
-    Answer, ChangePage, EventPage, HandleGrantPage, PendingWake, PendingWakePage, ProcessChange, ProcessGrantPage,
-    ProcessPage, Query, RecentProcessPage,
+    Answer, ChangePage, EventPage, FeedEntry, HandleGrantPage, PendingWake, PendingWakePage, ProcessChange,
+    ProcessGrantPage, ProcessPage, Query, RecentProcessPage,
 };
 pub use registry::{DurabilityTier, ProcessRegistry, ProcessRegistryExt, RegistryError, SignalReceipt};
 pub use sink::{MissedEvents, ProcessEventSink, is_emitted};

@@ -4,7 +4,7 @@
 //! [`ProcessRegistry`](crate::port::ProcessRegistry) like any other, with a source of changes of its own. Neither knows what
 //! a command means; what stands between them is in `docs/remote.md`.
 //!
-//! A worker in a process of its own names that process, [`own_liveness`], when it claims a lease. The session of the store
+//! A worker in a process of its own names that process when it claims a lease ([`RemoteRegistry::owner`]). The session of the store
 //! is the proof of whoever lives in the host, and is refused from anybody else.
 
 mod admission;

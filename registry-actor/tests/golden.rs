@@ -23,7 +23,7 @@ use registry_actor::domain::{
     WaitState, WakeCursor, WriteAuthority, apply, clear_wake_target, decide,
 };
 use registry_actor::port::{
-    Answer, ChangePage, DurabilityTier, EventPage, HandleGrantPage, LogError, PendingWake, PendingWakePage,
+    Answer, ChangePage, DurabilityTier, EventPage, FeedEntry, HandleGrantPage, LogError, PendingWake, PendingWakePage,
     ProcessChange, ProcessGrantPage, ProcessPage, Query, RecentProcessPage, RegistryError,
 };
 use serde::Serialize;
@@ -618,12 +618,13 @@ fn queries_keep_their_shape() {
 #[test]
 fn answers_keep_their_shape() {
     let tombstone_of_another_life = Tombstone { generation: 1, ..tombstone() };
+    let changes = [
+        ProcessChange::Event(event()),
+        ProcessChange::Pruned(tombstone_of_another_life),
+        ProcessChange::SessionDeleted(session_deletion()),
+    ];
     let changes = ChangePage {
-        changes: vec![
-            ProcessChange::Event(event()),
-            ProcessChange::Pruned(tombstone_of_another_life),
-            ProcessChange::SessionDeleted(session_deletion()),
-        ],
+        entries: changes.map(|change| FeedEntry { cursor: cursor(), change }).into(),
         next: cursor(),
         safe_through: cursor(),
         has_more: true,
@@ -646,10 +647,18 @@ fn answers_keep_their_shape() {
                 "recent_processes",
                 Answer::RecentProcesses(RecentProcessPage {
                     records: vec![story().ended],
+                    damaged: Vec::new(),
                     next: Some(RegistrationCursor::new(7)),
                 }),
             ),
-            ("processes", Answer::Processes(ProcessPage { records: vec![story().ended], has_more: false })),
+            (
+                "processes_beside_a_damaged_one",
+                Answer::Processes(ProcessPage { records: Vec::new(), damaged: vec![id()], has_more: false }),
+            ),
+            (
+                "processes",
+                Answer::Processes(ProcessPage { records: vec![story().ended], damaged: Vec::new(), has_more: false }),
+            ),
             ("tombstone", Answer::Tombstone(Some(tombstone()))),
             ("tombstone_none", Answer::Tombstone(None)),
             ("count", Answer::Count(7)),

@@ -74,7 +74,8 @@ fn started(mut record: ProcessRecord, attempts: u32) -> ProcessRecord {
 
 fn failed(mut record: ProcessRecord, retry_at_ms: u64) -> ProcessRecord {
     let failure = AttemptFailure::execution("exit", "exit 3");
-    record.attempts.failure = Some(Arc::new(AttemptFailed { attempt: record.attempts.begun, failure, retry_at_ms }));
+    record.attempts.failure =
+        Some(Arc::new(AttemptFailed { attempt: record.attempts.begun, failure, retry_at_ms, fencing_token: None }));
     record
 }
 

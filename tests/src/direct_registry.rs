@@ -157,7 +157,12 @@ impl<C: Clock> ProcessRegistry for DirectRegistry<C> {
         for _ in 0..CONFLICTS_ALLOWED {
             let loaded = self.load(process_id, &command).await?;
             let observed = match &command {
-                Command::ReclaimLease { observed, .. } => observe(&observed.owner.liveness),
+                Command::ReclaimLease { .. } => loaded
+                    .state
+                    .lease
+                    .holder
+                    .as_ref()
+                    .map_or(ObservedProcess::Unknown, |holder| observe(&holder.owner.liveness)),
                 _ => ObservedProcess::Unknown,
             };
             let wake = self.wake(&loaded.state, &command).await?;

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use registry_actor::actor::own_liveness;
 use registry_actor::domain::{
-    LeaseOwnerIdentity, LeaseOwnerLiveness, LeaseTimings, ProcessEventAppendRequest, ProcessEventType, ProcessId,
-    ProcessInput, ProcessRegistration, RecoveryDisposition,
+    LeaseOwnerLiveness, LeaseTimings, ProcessEventAppendRequest, ProcessEventType, ProcessId, ProcessInput,
+    ProcessRegistration, RecoveryDisposition,
 };
 use registry_actor::port::{ProcessExecutor, ProcessRun, RunEnd, StopCause};
 use registry_actor::remote::{RemoteOptions, RemoteRegistry};
@@ -67,9 +66,10 @@ pub async fn work_until_killed(arguments: &[String]) -> Result<(), Box<dyn std::
         return Err("expected a socket, a name, a kind, a ttl in ms, and `process` or `none`".into());
     };
     let registry = RemoteRegistry::connect(socket, RemoteOptions::default()).await?;
-    let liveness = if proof == Proof::Process.argument() { own_liveness() } else { LeaseOwnerLiveness::Opaque };
-    let incarnation_id = std::process::id().to_string();
-    let owner = LeaseOwnerIdentity { owner_id: name.clone(), incarnation_id, liveness };
+    let mut owner = registry.owner(name.clone());
+    if proof != Proof::Process.argument() {
+        owner.liveness = LeaseOwnerLiveness::Opaque;
+    }
     let mut options = WorkerOptions::new(owner).in_session(registry.session());
     options.timings = LeaseTimings::from_ttl(Duration::from_millis(ttl_ms.parse()?))?;
     let executors = ProcessExecutors::default().with(kind.clone(), Beating { worker: name.clone() });

@@ -298,9 +298,9 @@ pub async fn law_7_a_reader_of_the_feed_misses_nothing(backend: &mut dyn LogBack
     let mut cursor = Position::default();
     while seen.len() < (WRITERS * (EVENTS + 1)) as usize {
         let page = log.feed(cursor, 7).await.expect("a page");
-        assert!(page.next > cursor || page.batches.is_empty());
+        assert!(page.next > cursor || page.changes.batches.is_empty());
         cursor = page.next;
-        collect(&page.batches, &mut seen);
+        collect(&page.changes.batches, &mut seen);
         tokio::task::yield_now().await;
     }
     for writer in writers {
@@ -413,16 +413,16 @@ pub async fn law_11_followers_hear_each_group_once_and_in_order(backend: &mut dy
     }
     let page = log.feed(follower.after(), 1_000).await.expect("the feed");
     let mut stored = Vec::new();
-    collect(&page.batches, &mut stored);
+    collect(&page.changes.batches, &mut stored);
     assert!(stored.len() >= 4 * 11);
     let (mut heard, mut last) = (Vec::new(), follower.after());
     while heard.len() < stored.len() {
         let group: CommittedGroup = groups.recv().await.expect("a group");
         assert_eq!(group.previous, last, "no group is missing");
         assert!(group.position > last);
-        assert!(!group.batches.is_empty());
+        assert!(!group.changes.batches.is_empty());
         last = group.position;
-        collect(&group.batches, &mut heard);
+        collect(&group.changes.batches, &mut heard);
     }
     assert_eq!(heard, stored);
     assert_eq!(page.next, last);
@@ -443,7 +443,7 @@ pub async fn law_11_a_follower_hears_what_was_stored_without_an_answer(backend: 
         let group = groups.recv().await.expect("a group");
         assert_eq!(group.previous, last);
         last = group.position;
-        collect(&group.batches, &mut heard);
+        collect(&group.changes.batches, &mut heard);
     }
     heard.retain(|(_, sequence)| *sequence > 0);
     assert_eq!(heard, [("p".to_owned(), 1), ("p".to_owned(), 2)]);
@@ -541,9 +541,9 @@ pub async fn a_batch_that_only_moves_the_lease_leaves_no_event(backend: &mut dyn
     let mut last = follower.after();
     while heard.last() != Some(&("p".to_owned(), 1)) {
         let group = groups.recv().await.expect("a group");
-        assert_eq!((group.previous, group.batches.is_empty()), (last, false), "a lease is nothing to hear");
+        assert_eq!((group.previous, group.changes.batches.is_empty()), (last, false), "a lease is nothing to hear");
         last = group.position;
-        collect(&group.batches, &mut heard);
+        collect(&group.changes.batches, &mut heard);
     }
 }
 

@@ -90,7 +90,7 @@ pub async fn whole_feed(log: &dyn ProcessLog) -> Vec<(String, u64)> {
     let page = log.feed(Position::default(), EventPage::MAX_LIMIT).await.expect("the feed");
     assert!(!page.has_more);
     let mut seen = Vec::new();
-    collect(&page.batches, &mut seen);
+    collect(&page.changes.batches, &mut seen);
     seen
 }
 

@@ -70,7 +70,8 @@ pub async fn record(beginning: Beginning, seed: u64, syncing: Syncing) -> Record
     let control = Control::of_directory(directory.path());
     control.record();
     let mut random = Random::new(seed);
-    if beginning.files.is_empty() {
+    // A power cut before the names were durable may have kept that of the log file alone.
+    if !beginning.files.keys().any(|name| &**name == STORE) {
         // The host makes an empty file before SQLite opens it.
         std::fs::write(&store, []).expect("an empty file");
         control.host_created(STORE);
@@ -189,7 +190,7 @@ async fn authors_of(log: &SqliteLog) -> Vec<Author> {
     let mut after = Position::default();
     loop {
         let page = log.feed(after, 1_000).await.expect("the feed");
-        for batch in &page.batches {
+        for batch in &page.changes.batches {
             let id = &batch.process_id;
             let author = authors.entry(id.clone()).or_insert_with(|| Author::new(id.as_str()));
             for event in &batch.events {

@@ -7,23 +7,25 @@ use std::time::Duration;
 use awaiter::{AwaitError, ProcessAwaiter};
 use registry_actor::actor::{ActorRegistry, RegistryOptions};
 use registry_actor::domain::{
-    ProcessAwaitOutput, ProcessEventAppendRequest, ProcessSignal, ProjectionWatermark, PruneFilter, Refusal,
+    ChangeCursor, Command, ProcessAwaitOutput, ProcessEventAppendRequest, ProcessInput, ProcessPruneReport,
+    ProcessRegistration, ProcessSignal, ProjectionWatermark, PruneFilter, RecoveryDisposition, Refusal,
     RegistryCommand, RegistryReceipt, Sequence, SessionScope,
 };
-use registry_actor::log::{MemoryLog, WriterPoint};
+use registry_actor::log::{MemoryLog, SqliteLog, SqliteOptions, WriterPoint};
 use registry_actor::port::{
-    FaultPoint, LogError, ProcessLog, ProcessRegistry as _, ProcessRegistryExt as _, RegistryError,
+    AcrossError, FaultPoint, LogError, ProcessLog, ProcessRegistry as _, ProcessRegistryExt as _, RegistryError,
 };
 use registry_tests::direct_registry::DirectRegistry;
 use registry_tests::log_author::{
-    Author, across, alarm, complete, grant, keyed_output, output, process_id, prune, replay_key, waking_registration,
+    Author, across, alarm, complete, grant, keyed_output, output, process_id, prune, register, replay_key,
+    submit_later, waking_registration,
 };
 use registry_tests::log_backend::{LogBackend as _, SqliteBackend, raw_connection};
 use registry_tests::log_conformance::bounded;
 use registry_tests::{FaultScript, ManualClock, WatchedLog};
 use serde_json::json;
 
-async fn pruned(log: &dyn ProcessLog, command: RegistryCommand) -> registry_actor::domain::ProcessPruneReport {
+async fn pruned(log: &dyn ProcessLog, command: RegistryCommand) -> ProcessPruneReport {
     match across(log, command).await.expect("a prune") {
         RegistryReceipt::Pruned(report) => report,
         other => panic!("expected a report, got {other:?}"),
@@ -46,10 +48,10 @@ async fn a_store_that_fails_after_many_session_deletions_opens_again() {
         }
         backend.gate.fail_next(WriterPoint::AfterCommit);
         let mut other = Author::new("other");
-        let lost = other.write(&*log, registry_tests::log_author::register("other")).await;
+        let lost = other.write(&*log, register("other")).await;
         assert!(lost.is_err(), "{lost:?}");
         loop {
-            if Author::new("third").write(&*log, registry_tests::log_author::register("third")).await.is_ok() {
+            if Author::new("third").write(&*log, register("third")).await.is_ok() {
                 break;
             }
             tokio::task::yield_now().await;
@@ -89,6 +91,99 @@ async fn a_damaged_process_stays_and_keeps_nothing_else_from_being_pruned_or_del
     .await;
 }
 
+/// SQLite itself finds the page broken on which the oldest ended process stands. That was taken for a failure of the store: each
+/// prune had it reopened, and removed nothing.
+#[tokio::test]
+async fn a_broken_page_of_one_process_keeps_no_other_from_being_pruned() {
+    bounded(async {
+        let mut backend = SqliteBackend::default();
+        let log = backend.open();
+        for id in ["a", "b"] {
+            let mut author = Author::new(id);
+            let bulk = if id == "a" { "needle".repeat(10_000) } else { String::new() };
+            let input = ProcessInput::external(json!({ "label": id, "bulk": bulk }));
+            let registration = ProcessRegistration::new(process_id(id), input, RecoveryDisposition::ExternallyOwned);
+            let register = Command::Register { registration: Box::new(registration) };
+            author.write(&*log, register).await.expect("a registration");
+            author.write(&*log, complete()).await.expect("an outcome");
+        }
+        log.close().await;
+        drop(log);
+        assert!(break_overflow_pages(&backend.path(), b"needle") > 0);
+        let log = backend.open();
+        let report = pruned(&*log, prune()).await;
+        assert_eq!((report.pruned_processes, report.kept_damaged, report.more), (1, 1, false));
+        assert!(log.load(&process_id("b"), 0).await.expect("a read").is_none());
+        let faults = log.verify(&process_id("a")).await.expect("a check").faults;
+        assert!(faults.iter().any(|fault| fault.what.contains("cannot be read")), "{faults:?}");
+        // The store was not taken for failed.
+        Author::registered(&*log, "c").await;
+        log.close().await;
+    })
+    .await;
+}
+
+/// Has every overflow page of a closed store that holds nothing but this text point to a page that there cannot be; answers how many.
+fn break_overflow_pages(store: &std::path::Path, text: &[u8]) -> usize {
+    let mut bytes = std::fs::read(store).expect("the store");
+    let page_size = usize::from(u16::from_be_bytes([bytes[16], bytes[17]]));
+    let mut broken = 0;
+    for page in bytes.chunks_mut(page_size) {
+        let (next, content) = page.split_at_mut(4);
+        if content.chunks(text.len()).take(10).all(|chunk| text.contains(&chunk[0]))
+            && content.windows(text.len()).take(2 * text.len()).any(|window| window == text)
+            && content.windows(text.len()).rev().skip(100).take(2 * text.len()).any(|window| window == text)
+        {
+            next.fill(0xff);
+            broken += 1;
+        }
+    }
+    std::fs::write(store, bytes).expect("written");
+    broken
+}
+
+/// What a prune keeps is stepped over in stretches. It finds what stands behind the first of them, and what it does not mean is no
+/// reason to end.
+#[tokio::test]
+async fn a_prune_finds_what_stands_behind_thousands_that_stay() {
+    bounded(async {
+        let directory = tempfile::tempdir().expect("a directory");
+        let sqlite = SqliteLog::open(directory.path().join("store.db"), SqliteOptions::default()).expect("a store");
+        for log in [Arc::new(MemoryLog::new("store")) as Arc<dyn ProcessLog>, Arc::new(sqlite)] {
+            let mut answers = Vec::new();
+            for number in 0..3_000 {
+                let id = format!("p{number:04}");
+                let is_meant = [0, 1_500, 2_998, 2_999].contains(&number);
+                let first = if is_meant { waking_registration(&id, SessionScope::session("s")) } else { register(&id) };
+                let batch = Author::new(&id).batch(&[first, complete()]);
+                answers.push(submit_later(&*log, batch));
+            }
+            for answer in answers {
+                answer.await.expect("an answer").expect("stored");
+            }
+            let of_the_tag = |limit| RegistryCommand::Prune {
+                filter: PruneFilter { tags: ["one".to_owned()].into(), ..PruneFilter::ended_before(u64::MAX) },
+                watermark: ProjectionWatermark::NoProjector,
+                limit,
+            };
+            let report = pruned(&*log, of_the_tag(3)).await;
+            assert_eq!((report.pruned_processes, report.more), (3, true));
+            let report = pruned(&*log, of_the_tag(3)).await;
+            assert_eq!((report.pruned_processes, report.more), (1, false));
+            assert_eq!(pruned(&*log, of_the_tag(3)).await, ProcessPruneReport::default());
+            let cursor = ChangeCursor::new("elsewhere".into(), 1, 1, [0; 8]);
+            let of_a_stranger = RegistryCommand::Prune {
+                filter: PruneFilter::ended_before(u64::MAX),
+                watermark: ProjectionWatermark::UpTo(cursor),
+                limit: 1,
+            };
+            assert!(matches!(across(&*log, of_a_stranger).await, Err(AcrossError::Refused(Refusal::Cursor(_)))));
+            log.close().await;
+        }
+    })
+    .await;
+}
+
 /// One prune was one transaction, however much it removed, and every append waited for it.
 #[tokio::test]
 async fn a_prune_that_has_removed_enough_events_leaves_the_rest_to_the_next() {
@@ -97,10 +192,7 @@ async fn a_prune_that_has_removed_enough_events_leaves_the_rest_to_the_next() {
         let mut author = Author::registered(&log, id).await;
         for round in 0..20 {
             let events = (0..1_024).map(|_| ProcessEventAppendRequest::new("output", json!(round))).collect();
-            let command = registry_actor::domain::Command::Append {
-                events,
-                authority: registry_actor::domain::WriteAuthority::Unfenced,
-            };
+            let command = Command::Append { events, authority: registry_actor::domain::WriteAuthority::Unfenced };
             author.write(&log, command).await.expect("an append");
         }
         author.write(&log, complete()).await.expect("an outcome");
@@ -119,8 +211,8 @@ async fn an_actor_whose_process_is_pruned_lives_on() {
         .await
         .expect("the registry starts");
     let id = process_id("p");
-    let registration = match registry_tests::log_author::register("p") {
-        registry_actor::domain::Command::Register { registration } => *registration,
+    let registration = match register("p") {
+        Command::Register { registration } => *registration,
         other => panic!("expected a registration, got {other:?}"),
     };
     registry.register_process(registration.clone()).await.expect("a registration");
@@ -157,7 +249,7 @@ async fn a_call_that_comes_back_while_its_life_is_pruned_is_not_answered_from_th
     options.faults = Arc::clone(&faults) as _;
     let registry = ActorRegistry::start(Arc::clone(&watched) as _, options).await.expect("the registry starts");
     let id = process_id("p");
-    registry.execute(&id, registry_tests::log_author::register("p")).await.expect("a registration");
+    registry.execute(&id, register("p")).await.expect("a registration");
     registry.execute(&id, complete()).await.expect("an outcome");
     faults.panic_at(FaultPoint::AfterCommitBeforeReply, &id, 1);
     watched.hold_queries();
@@ -170,7 +262,7 @@ async fn a_call_that_comes_back_while_its_life_is_pruned_is_not_answered_from_th
     assert_eq!(faults.left(), 0, "the call is stored, and its actor has died");
     let other = DirectRegistry::new(Arc::clone(&store), Arc::new(ManualClock::default()), 99);
     assert_eq!(pruned(&*store, prune()).await.pruned_processes, 1);
-    other.execute(&id, registry_tests::log_author::register("p")).await.expect("the next life");
+    other.execute(&id, register("p")).await.expect("the next life");
     for number in 2..6 {
         other.execute(&id, output(number)).await.expect("an append");
     }
@@ -219,7 +311,7 @@ async fn a_waiter_is_not_carried_over_into_the_next_life() {
     let log: Arc<dyn ProcessLog> = Arc::new(MemoryLog::new("store"));
     let registry = Arc::new(DirectRegistry::new(log, Arc::new(ManualClock::default()), 1));
     let id = process_id("p");
-    registry.execute(&id, registry_tests::log_author::register("p")).await.expect("a registration");
+    registry.execute(&id, register("p")).await.expect("a registration");
     let waiting = tokio::spawn({
         let (awaiter, id) = (ProcessAwaiter::polling(registry.clone()), id.clone());
         async move { awaiter.await_terminal(&id).await }
@@ -228,7 +320,7 @@ async fn a_waiter_is_not_carried_over_into_the_next_life() {
     tokio::task::yield_now().await;
     registry.execute(&id, complete()).await.expect("an outcome");
     registry.execute_across(prune()).await.expect("a prune");
-    registry.execute(&id, registry_tests::log_author::register("p")).await.expect("the next life");
+    registry.execute(&id, register("p")).await.expect("the next life");
     let ended = tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("the wait ends");
     match ended.expect("the waiter ends") {
         Err(AwaitError::NoLongerRetained { tombstone }) => assert_eq!(tombstone.generation, 1),

@@ -75,7 +75,7 @@ async fn feed_of(reader: &SqliteReader) -> Vec<(String, u64)> {
     let (mut feed, mut after) = (Vec::new(), Position::default());
     loop {
         let page = reader.feed(after, EventPage::MAX_LIMIT).await.expect("the feed");
-        for batch in &page.batches {
+        for batch in &page.changes.batches {
             feed.extend(batch.events.iter().map(|event| (batch.process_id.to_string(), event.sequence.0)));
         }
         after = page.next;
@@ -397,6 +397,13 @@ async fn a_copy_and_its_original_prove_nothing_of_each_other() {
     }
     assert!(!is_proved_dead(&copies[0], &copies[9]), "two copies prove nothing of each other");
     assert!(is_proved_dead(&copies[0], &copies[8]), "one copy is opened by one host at a time");
+    // Who only reads judges as the next host would. It judged by the name of the original, and took its living hosts for dead.
+    let judging =
+        SqliteReader::open(shelf.path("one.db")).expect("a reader").judging_session().await.expect("a session");
+    assert!(is_proved_dead(&copies[8], &judging), "{judging} proves the death of {}", copies[8]);
+    for original in &originals {
+        assert!(!is_proved_dead(original, &judging), "{judging} proves the death of {original}");
+    }
 }
 
 /// Where the original was replaced under its own lock, its hosts are over, those since the backup included.
@@ -449,7 +456,15 @@ async fn a_store_that_stands_there_is_replaced_only_when_told_and_never_under_it
     drop(log);
     std::fs::write(shelf.path("letter"), "dear reader, this is no database at all").expect("a letter");
     let refused = shelf.restore("copy.db", "letter", ExistingStore::Replace).await.expect_err("no store");
-    assert!(matches!(refused, BackupError::Open(OpenError::NotAStore { .. })), "{refused}");
+    assert!(matches!(refused, BackupError::NoStore { .. }), "{refused}");
+    // A store that is broken beyond opening was refused without a word of what to do.
+    let mut broken = std::fs::read(shelf.path("store.db")).expect("the store");
+    broken[100..200].fill(0xff);
+    std::fs::write(shelf.path("broken.db"), &broken).expect("a copy");
+    let refused = shelf.restore("copy.db", "broken.db", ExistingStore::Replace).await.expect_err("it cannot be opened");
+    assert!(matches!(&refused, BackupError::NoStore { .. }), "{refused}");
+    assert!(refused.to_string().contains("move it away"), "{refused}");
+    assert_eq!(std::fs::read(shelf.path("broken.db")).expect("still there"), broken);
     // A log file without its store is somebody's: it would be read as that of the new store.
     std::fs::write(shelf.path("new.db-wal"), "x").expect("a file");
     let refused = shelf.restore("copy.db", "new.db", ExistingStore::Refuse).await.expect_err("a log file");

@@ -168,6 +168,26 @@ async fn a_second_owner_is_told_who_the_first_is() {
     backend.open();
 }
 
+/// Under each of its names a store had a lock and a log file of its own: two hosts wrote one file, and each took the other for dead.
+#[tokio::test]
+async fn a_store_of_two_names_is_opened_under_neither() {
+    let mut backend = SqliteBackend::default();
+    let log = backend.open();
+    Author::registered(&*log, "p").await;
+    log.close().await;
+    drop(log);
+    let other = backend.path().with_file_name("other.db");
+    std::fs::hard_link(backend.path(), &other).expect("a link");
+    for path in [&backend.path(), &other] {
+        let error = SqliteLog::open(path, SqliteOptions::default()).expect_err("two names");
+        assert!(matches!(error, OpenError::Linked { links: 2, .. }), "{error}");
+    }
+    std::fs::remove_file(other).expect("removed");
+    let log = backend.open();
+    assert_eq!(all_events(&*log, "p").await.len(), 0);
+    log.close().await;
+}
+
 #[tokio::test]
 async fn the_session_number_grows_with_each_opening() {
     let mut backend = SqliteBackend::default();
@@ -199,7 +219,7 @@ async fn positions_are_not_given_twice() {
     let log = backend.open();
     Author::registered(&*log, "p").await;
     let page = log.feed(before, 100).await.expect("the feed");
-    assert_eq!(page.batches.len(), 1, "a cursor of before misses nothing");
+    assert_eq!(page.changes.batches.len(), 1, "a cursor of before misses nothing");
 }
 
 /// A reader of another host sees what is committed, and costs the owner nothing.
@@ -218,7 +238,7 @@ async fn a_reader_reads_beside_a_live_owner() {
         assert_eq!(Some(stored.head), author.head);
     }
     assert!(reader.verify(author.id()).await.expect("a check").faults.is_empty());
-    assert_eq!(reader.feed(Position::default(), 100).await.expect("the feed").batches[0].events.len(), 6);
+    assert_eq!(reader.feed(Position::default(), 100).await.expect("the feed").changes.batches[0].events.len(), 6);
     log.close().await;
     drop(log);
     let page = reader.query(Query::Events { process_id: process_id("p"), after: Sequence(0), limit: 10 }).await;
@@ -496,7 +516,7 @@ async fn a_prune_leaves_no_row_of_a_process_but_its_tombstone() {
     assert_eq!(after.remove("tombstones"), Some(1));
     assert_eq!(after, before.into_iter().filter(|(table, _)| table != "tombstones").collect());
     let end = log.feed(Position::default(), 100).await.expect("the feed");
-    assert_eq!(end.pruned.len(), 1);
+    assert_eq!(end.changes.pruned.len(), 1);
 
     // As after a crash, and without the one row that still shows how far positions had come.
     drop(log);
@@ -504,7 +524,7 @@ async fn a_prune_leaves_no_row_of_a_process_but_its_tombstone() {
     let log = backend.open();
     Author::registered(&*log, "q").await;
     let page = log.feed(end.next, 100).await.expect("the feed");
-    assert_eq!(page.batches.len(), 1, "a cursor of before misses nothing");
+    assert_eq!(page.changes.batches.len(), 1, "a cursor of before misses nothing");
 }
 
 /// A command is refused whole, fails like a group, and what may be stored is settled before anything is written.

@@ -147,7 +147,7 @@ async fn walk_feed(path: &Path) -> (Vec<Option<ChangeCursor>>, u64, u64) {
     loop {
         let answer = reader.query(Query::Changes { after: after.clone(), limit: PAGE }).await.expect("a page");
         let Answer::Changes(page) = answer else { panic!("expected changes") };
-        changes += page.changes.len() as u64;
+        changes += page.entries.len() as u64;
         if !page.has_more {
             let first = resident.expect("more than one page");
             return (cursors, changes, resident_kib().saturating_sub(first));
@@ -167,7 +167,7 @@ async fn walk_list(path: &Path) -> (u64, u64) {
     loop {
         let filter = ProcessListFilter::any();
         let answer = reader.query(Query::Processes { filter, after, limit: 100 }).await.expect("a page");
-        let Answer::Processes(ProcessPage { records: page, has_more }) = answer else { panic!("expected records") };
+        let Answer::Processes(ProcessPage { records: page, has_more, .. }) = answer else { panic!("expected records") };
         records += page.len() as u64;
         pages += 1;
         if pages == 20 {

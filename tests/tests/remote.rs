@@ -12,9 +12,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use registry_actor::actor::{ActorRegistry, RegistryOptions};
 use registry_actor::domain::{
-    Command, LeaseOwnerIdentity, LeaseOwnerLiveness, Measure, ProcessAwaitOutput, ProcessEventAppendRequest, ProcessId,
-    ProcessLease, ProcessLeaseClaimOutcome, ProcessStarted, Receipt, Refusal, RegistryCommand, RegistryReceipt,
-    Sequence, StoreSession, Tombstone,
+    Command, LeaseOwnerIdentity, LeaseOwnerLiveness, Measure, ProcessAwaitOutput, ProcessEventAppendRequest,
+    ProcessHandleDescriptor, ProcessId, ProcessLease, ProcessLeaseClaimOutcome, ProcessStarted, Receipt, Refusal,
+    RegistryCommand, RegistryReceipt, Sequence, SessionDeletion, SessionScope, StoreSession, Tombstone,
 };
 use registry_actor::log::MemoryLog;
 use registry_actor::port::{
@@ -35,7 +35,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 /// How long a stop waits in these tests. It is the measure of none.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -643,6 +643,53 @@ async fn a_client_comes_back_to_the_next_server_and_knows_its_session() {
         assert_eq!(host.events(&id).await, 2);
     })
     .await;
+}
+
+/// What of a deletion is no event of a process is told by itself, here and behind the socket. A reader of the feed that waited
+/// for commits alone slept on until somebody else committed.
+#[tokio::test]
+async fn a_session_that_is_deleted_without_an_event_is_told_of() {
+    bounded(async {
+        let host = Host::start().await;
+        let id = host.registered("p").await;
+        let _server = host.serve(ServerOptions::default()).await;
+        let client = host.connect().await;
+        let attached = [&host.registry as &dyn ProcessRegistry, &client].map(|registry| {
+            let (sender, told) = mpsc::unbounded_channel();
+            let listener = Arc::new(ToldOfDeletions(sender)) as Arc<dyn CommitListener>;
+            registry.change_source().expect("a source").attach(&listener);
+            (listener, told)
+        });
+        client
+            .grant_handle(SessionScope::session("s"), &id, ProcessHandleDescriptor::default())
+            .await
+            .expect("a grant");
+        client.delete_session_process_state("s").await.expect("a deletion");
+        for (_listener, mut told) in attached {
+            let deletion = soon("the deletion", told.recv()).await.expect("a listener");
+            assert_eq!((deletion.session_id.as_str(), deletion.revoked_handle_count), ("s", 1));
+        }
+    })
+    .await;
+}
+
+struct ToldOfDeletions(mpsc::UnboundedSender<SessionDeletion>);
+
+impl CommitListener for ToldOfDeletions {
+    fn committed(&self, _: &[CommittedBatch]) {}
+
+    fn pruned(&self, _: &[Tombstone]) {}
+
+    fn sessions_deleted(&self, deletions: &[SessionDeletion]) {
+        for deletion in deletions {
+            // The test may have ended.
+            drop(self.0.send(deletion.clone()));
+        }
+    }
+
+    fn resync(&self) {}
+
+    fn closed(&self) {}
 }
 
 #[tokio::test]

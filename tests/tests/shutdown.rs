@@ -61,6 +61,18 @@ async fn the_tree_starts_and_stops_in_order() {
     assert_eq!(transcript, [started, ended].concat());
 }
 
+/// No clock reaches that far: the shutdown panicked, reported that all was well, and left everything running.
+#[tokio::test(start_paused = true)]
+async fn a_patience_without_end_shuts_down_too() {
+    let log = MemoryLog::new("s");
+    let registry = start(&log, |_| {}).await;
+    let ids = registered(&registry, 3).await;
+    let report = registry.shut_down(Duration::MAX).await;
+    assert_eq!((report.processes_rested, report.processes_killed, report.log_left_open), (3, 0, false));
+    let refused = registry.append_event(&ids[0], note(1)).await.expect_err("it is over");
+    assert_eq!(refused, RegistryError::Closed);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_tells_how_far_it_is_and_everybody_gets_its_one_report() {
     let log = MemoryLog::new("s");

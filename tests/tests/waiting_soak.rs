@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use awaiter::{AwaitError, ProcessAwaiter, ProcessChangeHub, ProcessWait, WaitAnswer};
 use registry_actor::actor::{ActorRegistry, RegistryOptions, RestartPolicy};
 use registry_actor::domain::{
-    ProcessAwaitOutput, ProcessFailureClass, ProcessId, ProjectionWatermark, PruneFilter, ReplayKey, Sequence,
+    ProcessAwaitOutput, ProcessFailureClass, ProcessId, ProjectionWatermark, PruneFilter, Refusal, ReplayKey, Sequence,
     Tombstone,
 };
 use registry_actor::log::MemoryLog;
@@ -239,13 +239,19 @@ impl World {
         self.insist(|| self.registry.prune_terminal_processes(filter.clone(), ProjectionWatermark::NoProjector)).await;
     }
 
-    /// Calls until it is known to be carried out.
-    async fn insist<T, F: Future<Output = Result<T, RegistryError>>>(&self, call: impl Fn() -> F) -> T {
+    /// Calls until it is known to be carried out. A process whose end was stored without an answer may be pruned, by any driver,
+    /// before its end is sent again.
+    async fn insist<T, F: Future<Output = Result<T, RegistryError>>>(&self, call: impl Fn() -> F) {
+        let mut may_have_ended_it = false;
         loop {
             match call().await {
-                Ok(answer) => return answer,
+                Ok(_) => return,
+                Err(RegistryError::Refused(Refusal::Unknown { .. })) if may_have_ended_it => return,
                 Err(RegistryError::Refused(refusal)) => panic!("seed {}: {refusal}", self.seed),
-                Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                Err(error) => {
+                    may_have_ended_it |= !error.changed_nothing();
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
             }
         }
     }

@@ -59,7 +59,7 @@ impl Scene {
         options.clock = Arc::clone(&clock) as Arc<dyn Clock>;
         let registry = ActorRegistry::start(Arc::new(log), options).await.expect("a registry");
         let session = registry.session().clone();
-        let mut worker_options = WorkerOptions::new(owner("worker", &session)).in_session(session);
+        let mut worker_options = WorkerOptions::new(owner("worker", &session));
         worker_options.clock = Arc::clone(&clock) as Arc<dyn Clock>;
         Self { clock, registry, executor: ScriptedExecutor::default(), worker_options }
     }

@@ -18,7 +18,7 @@ use super::{Api, access::LocalPeer, extract::Json, problem::Problem};
 use crate::{
     failure::{Failure, FailureKind},
     serve::config::beside,
-    store::StoreReader,
+    store::failure_of_backup,
 };
 
 /// Where a backup goes.
@@ -81,8 +81,8 @@ pub(super) async fn back_up(
     let check = if request.verify.unwrap_or(true) { BackupCheck::Everything } else { BackupCheck::Nothing };
     let stopping = api.stopping.clone();
     let go_on = move |_| if *stopping.borrow() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-    let store = StoreReader::open(&api.config.store).map_err(problem_of)?;
-    let report = store.backup(&to, check, go_on).await.map_err(problem_of)?;
+    let copied = api.host.back_up(&to, check, go_on).await;
+    let report = copied.map_err(|error| problem_of(failure_of_backup(&error)))?;
     let view = BackupView {
         path: report.path.display().to_string(),
         pages: report.pages,

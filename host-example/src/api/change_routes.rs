@@ -80,20 +80,14 @@ pub(super) async fn page(
     let (registry, mut budget) = (&api.host.registry, PageBudget::of_page(limit));
     let (mut changes, mut has_more, mut safe_through) = (Vec::new(), true, None);
     while let (Some(count), true) = (budget.next_read(), has_more) {
-        let mut page = registry.changes_since(after.clone(), count).await?;
-        let admitted = budget.admit(&page.changes);
-        if admitted == 0 && !page.changes.is_empty() {
-            break;
+        let page = registry.changes_since(after.clone(), count).await?;
+        let admitted = &page.entries[..budget.admit(&page.entries)];
+        for entry in admitted {
+            changes.push(ChangeView::new(&entry.change)?);
         }
-        if admitted < page.changes.len() {
-            // A page has one cursor, that of its end: one that ends there is read.
-            page = registry.changes_since(after, u32::try_from(admitted).unwrap_or(count)).await?;
-        }
-        for change in &page.changes {
-            changes.push(ChangeView::new(change)?);
-        }
-        has_more = page.has_more;
-        (after, safe_through) = (Some(page.next), Some(page.safe_through));
+        has_more = page.has_more || admitted.len() < page.entries.len();
+        after = admitted.last().map(|last| last.cursor.clone()).or(after).or(Some(page.next));
+        safe_through = Some(page.safe_through);
     }
     // The first read of a budget has room.
     let (Some(next), Some(safe_through)) = (after, safe_through) else {

@@ -3,18 +3,18 @@
 //! Live and past changes go one way: after each commit the feed is read behind the last change that was told. It owns how often that
 //! is. It does not know how the stream is sent.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use registry_actor::{domain::ChangeCursor, port::ProcessRegistryExt};
+use registry_actor::{
+    domain::ChangeCursor,
+    port::{FeedEntry, ProcessRegistryExt},
+};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
 
-use super::{Api, change_view::ChangeView, problem::Problem};
-
-/// How many changes are read at a time. A page has one cursor, that of its end, and a stream can be taken up again behind each change.
-const PAGE: u32 = 1;
+use super::{Api, change_view::ChangeView, page_budget::PageBudget, problem::Problem};
 
 /// How soon after it was woken a stream is woken again: what is committed meanwhile is read together.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -48,7 +48,11 @@ pub(super) enum Told {
 /// The stream of a store.
 pub(super) struct ChangeStream {
     api: Arc<Api>,
+    /// Behind what was read last.
     after: Option<ChangeCursor>,
+    read: VecDeque<FeedEntry>,
+    /// How much is read ahead, and held for a reader that is slow.
+    budget: PageBudget,
     commits: watch::Receiver<u64>,
     /// Whether there may be something to read.
     has_more: bool,
@@ -69,9 +73,18 @@ impl ChangeStream {
             From::Start | From::Now => None,
         };
         // A cursor that is not of this store is refused before anything is sent.
-        let page = api.host.registry.changes_since(cursor.clone(), PAGE).await?;
+        let page = api.host.registry.changes_since(cursor.clone(), 1).await?;
         let after = if from == From::Now { Some(page.safe_through) } else { cursor };
-        Ok(Self { api, after, commits, has_more: true, rests_until: Instant::now(), is_over: false })
+        Ok(Self {
+            api,
+            after,
+            read: VecDeque::new(),
+            budget: PageBudget::of_stream(),
+            commits,
+            has_more: true,
+            rests_until: Instant::now(),
+            is_over: false,
+        })
     }
 
     /// What is told next; `None` when it is over. To drop the future loses nothing.
@@ -91,19 +104,31 @@ impl ChangeStream {
             if self.api.is_stopping() {
                 return Ok(Told::Stopping);
             }
+            if let Some(FeedEntry { cursor, change }) = self.read.pop_front() {
+                return Ok(Told::Change { cursor, change: ChangeView::new(&change)? });
+            }
             if !self.has_more && !self.is_woken().await {
                 return Ok(Told::Stopping);
             }
-            let turn = self.api.stream_room.turn_to_read_changes().await;
-            let page = self.api.host.registry.changes_since(self.after.clone(), PAGE).await?;
-            drop(turn);
-            self.has_more = page.has_more;
-            if let Some(change) = page.changes.first() {
-                let change = ChangeView::new(change)?;
-                self.after = Some(page.next.clone());
-                return Ok(Told::Change { cursor: page.next, change });
-            }
+            self.read_on().await?;
         }
+    }
+
+    /// Reads as much as is held for a reader.
+    async fn read_on(&mut self) -> Result<(), Problem> {
+        self.budget.clear();
+        let _turn = self.api.stream_room.turn_to_read_changes().await;
+        while let (Some(count), true) = (self.budget.next_read(), self.has_more) {
+            let mut page = self.api.host.registry.changes_since(self.after.clone(), count).await?;
+            let admitted = self.budget.admit(&page.entries);
+            self.has_more = page.has_more || admitted < page.entries.len();
+            page.entries.truncate(admitted);
+            if let Some(last) = page.entries.last() {
+                self.after = Some(last.cursor.clone());
+            }
+            self.read.extend(page.entries);
+        }
+        Ok(())
     }
 
     /// Waits for a commit, and for the end of the pause. False at a stop.

@@ -7,7 +7,8 @@ use registry_actor::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{event_view::EventView, problem::Problem};
+use super::problem::Problem;
+use crate::event_view::EventView;
 
 /// A change of the store.
 #[derive(Clone, PartialEq, Debug, Deserialize, Serialize, ToSchema)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use registry_actor::{
-    domain::Tombstone,
+    domain::{SessionDeletion, Tombstone},
     port::{ChangeSource, CommitListener, CommittedBatch},
 };
 use tokio::sync::watch;
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 pub(crate) struct CommitSignal {
     receiver: watch::Receiver<u64>,
     /// The source holds it weakly.
-    ticker: Arc<dyn CommitListener>,
+    _ticker: Arc<dyn CommitListener>,
 }
 
 struct Ticker(watch::Sender<u64>);
@@ -23,12 +23,7 @@ impl CommitSignal {
         let (sender, receiver) = watch::channel(0);
         let ticker = Arc::new(Ticker(sender)) as Arc<dyn CommitListener>;
         source.attach(&ticker);
-        Self { receiver, ticker }
-    }
-
-    /// Tells of a change that has neither events nor tombstones, of which the source does not tell.
-    pub(crate) fn tell(&self) {
-        self.ticker.resync();
+        Self { receiver, _ticker: ticker }
     }
 
     /// A subscription that has seen all commits so far: subscribe first, then read.
@@ -45,6 +40,10 @@ impl CommitListener for Ticker {
     }
 
     fn pruned(&self, _: &[Tombstone]) {
+        self.resync();
+    }
+
+    fn sessions_deleted(&self, _: &[SessionDeletion]) {
         self.resync();
     }
 

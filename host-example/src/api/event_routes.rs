@@ -21,13 +21,12 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     Api,
     event_stream::{EventPlace, EventStream, Told},
-    event_view::EventView,
     extract::{Json, Path, Query, process_id},
     page_budget::PageBudget,
     problem::{PROBLEM_JSON, Problem},
     process_routes::{known, page_limit},
 };
-use crate::serve::credentials::Caller;
+use crate::{event_view::EventView, serve::credentials::Caller};
 
 /// The most events in a page.
 pub(super) const MAX_PAGE: u32 = 1_000;

@@ -12,10 +12,8 @@ use registry_actor::{
     port::{ProcessRegistry, ProcessRegistryExt},
 };
 
-use super::{
-    Api, event_view::EventView, page_budget::PageBudget, problem::Problem, process_routes::known_to,
-    process_view::ProcessView,
-};
+use super::{Api, page_budget::PageBudget, problem::Problem, process_routes::known_to, process_view::ProcessView};
+use crate::event_view::EventView;
 
 /// A place in the log of a process: which life of its id, and behind which event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

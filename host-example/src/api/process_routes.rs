@@ -2,7 +2,7 @@
 
 #![expect(unused_qualifications, reason = "the macro that describes routes writes paths in full")]
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Extension,
@@ -107,6 +107,9 @@ impl From<StatusName> for ProcessStatusFilter {
 pub(super) struct ProcessPageView {
     /// The processes.
     processes: Vec<ProcessView>,
+    /// Processes among them whose records are damaged and cannot be shown.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    damaged_process_ids: BTreeSet<String>,
     /// What to ask `after` for the next page; absent after the last one.
     next_after: Option<String>,
 }
@@ -136,6 +139,7 @@ pub(super) async fn list(
     filter.created.until_ms = query.created_until_ms;
     let registry = &api.host.registry;
     let (mut budget, mut processes) = (PageBudget::of_page(limit), Vec::new());
+    let mut damaged_process_ids = BTreeSet::new();
     let next_after = match query.order.unwrap_or_default() {
         ListOrder::Id => {
             let mut after = query.after.as_deref().map(place_by_id).transpose()?;
@@ -143,6 +147,7 @@ pub(super) async fn list(
             while let (Some(count), true) = (budget.next_read(), has_more) {
                 let page = registry.list_page(filter.clone(), after.clone(), count).await?;
                 let admitted = &page.records[..budget.admit(&page.records)];
+                damaged_process_ids.extend(page.damaged.iter().map(ToString::to_string));
                 processes.extend(admitted.iter().map(|record| ProcessView::new(record)));
                 after = admitted.last().map(|record| record.id().clone()).or(after);
                 has_more = page.has_more || admitted.len() < page.records.len();
@@ -163,6 +168,7 @@ pub(super) async fn list(
                     let count = u32::try_from(admitted).unwrap_or(count);
                     page = registry.recent_processes(filter.clone(), before, count).await?;
                 }
+                damaged_process_ids.extend(page.damaged.iter().map(ToString::to_string));
                 processes.extend(page.records.iter().map(|record| ProcessView::new(record)));
                 has_more = page.next.is_some();
                 before = page.next.or(before);
@@ -170,7 +176,7 @@ pub(super) async fn list(
             before.filter(|_| has_more).map(|next| format!("{PLACE_PREFIX}{}", next.place()))
         }
     };
-    Ok(Json(ProcessPageView { processes, next_after }))
+    Ok(Json(ProcessPageView { processes, damaged_process_ids, next_after }))
 }
 
 /// Begins the text of a place in the list of the newest, so that it is not taken for an id.

@@ -295,7 +295,6 @@ pub(super) async fn delete(
 ) -> Result<(StatusCode, Json<SessionDeletedView>), Problem> {
     check("session id", &session_id)?;
     let report = api.host.registry.delete_session_process_state(&session_id).await?;
-    api.commits.tell();
     let texts = |ids: Vec<registry_actor::domain::ProcessId>| ids.into_iter().map(String::from).collect();
     let view = SessionDeletedView {
         session_id: report.session_id,

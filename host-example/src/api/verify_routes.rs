@@ -56,10 +56,12 @@ pub(super) struct VerifyView {
 /// A damage.
 #[derive(Serialize, ToSchema)]
 struct FaultView {
-    /// The process.
-    process_id: String,
+    /// The process; absent if it is of what belongs to none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process_id: Option<String>,
     /// Where in its log.
-    sequence: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
     /// What it is.
     what: String,
 }
@@ -67,6 +69,7 @@ struct FaultView {
 /// Check what is stored
 ///
 /// Links, numbers, checksums, and that the events give the record. One request works for ten seconds, and answers 200 whatever it finds.
+/// The structure of the file itself is checked by `proctor verify` beside the host, and by a backup.
 #[utoipa::path(
     post, path = "/verify", tag = "store", operation_id = "verify", request_body = VerifyRequest,
     responses(
@@ -88,6 +91,10 @@ pub(super) async fn verify(
         let id = process_id(id)?;
         view.add(log.verify(&id).await.map_err(RegistryError::from)?);
         return Ok(Json(view));
+    }
+    if after.is_none() {
+        let faults = api.host.verify_marks().await.map_err(RegistryError::from)?;
+        view.faults.extend(faults.map(|what| FaultView { process_id: None, sequence: None, what }));
     }
     let until = Instant::now() + PATIENCE;
     loop {
@@ -115,8 +122,8 @@ impl VerifyView {
         self.events += verification.events;
         let process_id = verification.process_id.to_string();
         self.faults.extend(verification.faults.into_iter().map(|fault| FaultView {
-            process_id: process_id.clone(),
-            sequence: fault.sequence.0,
+            process_id: Some(process_id.clone()),
+            sequence: Some(fault.sequence.0),
             what: fault.what,
         }));
     }

@@ -12,12 +12,12 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Api,
-    event_view::EventView,
     extract::{Json, Path, Query, process_id},
     problem::Problem,
     process_routes::known,
     process_view::ProcessView,
 };
+use crate::event_view::EventView;
 
 /// The longest wait of one request: what lies between us may give up silent connections.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);

@@ -51,8 +51,8 @@ impl CommitFollower for CommitStamps {
     fn follow(&self, group: &CommittedGroup) {
         let mut stamps = self.lock();
         let now = stamps.first_durable.take().unwrap_or_else(Instant::now);
-        stamps.groups.push(group.batches.len());
-        for batch in group.batches.iter() {
+        stamps.groups.push(group.changes.batches.len());
+        for batch in group.changes.batches.iter() {
             let Some(number) = number_of(&batch.process_id) else { continue };
             if stamps.committed.len() <= number {
                 stamps.committed.resize(number + 1, None);

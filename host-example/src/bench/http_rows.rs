@@ -16,6 +16,7 @@ use anyhow::{Context, bail};
 use awaiter::{ProcessAwaiter, ProcessWait, WaitAnswer};
 use clap::Args;
 use comfy_table::Table;
+use host_example::open_files;
 use registry_actor::{
     domain::{ProcessId, ProcessInput, ProcessRegistration, RecoveryDisposition, Sequence},
     port::{ProcessRegistry, ProcessRegistryExt},
@@ -35,7 +36,6 @@ use crate::{
     command_process::{COMMAND_KIND, CommandProcess},
     host::Host,
     interrupt::Interrupts,
-    serve::open_files,
     store::OwnedStore,
 };
 
@@ -312,7 +312,7 @@ impl Direct {
     async fn open(store: &Path) -> anyhow::Result<Self> {
         let store = OwnedStore::take(store).map_err(crate::failure::Failure::from).map_err(anyhow::Error::msg)?;
         let host = Host::start(store, "bench").await.map_err(anyhow::Error::msg)?;
-        let mut options = host.worker_options().map_err(anyhow::Error::msg)?;
+        let mut options = host.worker_options();
         options.concurrent_runs = CONCURRENT_RUNS;
         let executors = ProcessExecutors::default()
             .with(COMMAND_KIND, CommandExecutor::of_served(Interrupts::none(), CommandPolicy::new(None)));

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     marker::MARKER_VARIABLE,
+    open_files,
     process_identity::{ProcessIdentity, process_identity},
 };
 
@@ -140,6 +141,7 @@ impl Guard {
             start: Start {
                 directory: spec.directory.as_ref().map(|directory| directory.as_os_str().to_owned()),
                 env: spec.env.clone(),
+                open_files: open_files::started_with(),
             },
             pipes: OutputPipes { stdout: stdout.into(), stderr: stderr.into() },
         })

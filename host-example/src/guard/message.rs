@@ -22,6 +22,8 @@ pub(super) enum HostMessage {
 pub(super) struct Start {
     pub(super) directory: Option<OsString>,
     pub(super) env: Vec<(OsString, OsString)>,
+    /// The soft limit of open files that the host was started with, if it has raised its own.
+    pub(super) open_files: Option<u64>,
 }
 
 /// What the guard says to the host.
@@ -148,7 +150,8 @@ mod tests {
     #[test]
     fn an_environment_that_is_no_text_arrives_as_it_was_and_on_one_line() {
         let value = OsString::from_vec(b"a\nb\xff".to_vec());
-        let start = HostMessage::Start(Start { directory: Some("/".into()), env: vec![("KEY".into(), value)] });
+        let env = vec![("KEY".into(), value)];
+        let start = HostMessage::Start(Start { directory: Some("/".into()), env, open_files: Some(1_024) });
         let line = encode(&start).expect("the message has a JSON form");
         assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
         assert_eq!(decode::<HostMessage>(&line).expect("the line is a message"), start);

@@ -32,6 +32,7 @@ use super::{
     command_spec::is_attempt_variable,
     message::{GuardMessage, HostMessage, SpawnFailure, SpawnStage, Start, decode, encode},
 };
+use crate::open_files;
 
 /// The signals that are sent to whole groups and would end or stop the guard before its command.
 const OUTLIVED_SIGNALS: [i32; 7] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGUSR1, SIGUSR2];
@@ -127,6 +128,12 @@ fn spawn_command(program: OsString, args: impl Iterator<Item = OsString>, start:
     if let Some(directory) = start.directory {
         // The guard goes there itself, so that a failure of this is told from a failure of the program.
         env::set_current_dir(directory).map_err(|error| SpawnFailure::new(SpawnStage::Directory, &error))?;
+    }
+    if let Some(open_files) = start.open_files
+        && let Err(error) = open_files::restore(open_files)
+    {
+        // A limit that is too high hurts few commands, and one that does not run hurts every one.
+        eprintln!("proctor guard: the limit of open files stays that of the host: {error}");
     }
     // The variables that name the attempt came with the guard's own environment and are not for an addition to change.
     let additions = start.env.into_iter().filter(|(name, _)| !is_attempt_variable(name));

@@ -163,7 +163,7 @@ fn read(path: &Path) -> Result<CredentialsFile, Failure> {
     if found.uid() != own {
         let line =
             format!("the tokens {} belong to the user {}, and this host is of {own}", path.display(), found.uid());
-        return Err(Failure::new(FailureKind::Unavailable, line));
+        return Err(Failure::new(FailureKind::NoPermission, line));
     }
     let mode = found.mode() & 0o777;
     if mode & 0o077 != 0 {
@@ -171,7 +171,7 @@ fn read(path: &Path) -> Result<CredentialsFile, Failure> {
             "others may read the tokens {}: expected mode 600, found {mode:o}; use `chmod 600`",
             path.display()
         );
-        return Err(Failure::new(FailureKind::Unavailable, line));
+        return Err(Failure::new(FailureKind::NoPermission, line));
     }
     let mut text = String::new();
     file.read_to_string(&mut text).map_err(unreadable)?;

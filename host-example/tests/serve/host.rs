@@ -126,9 +126,14 @@ impl Host {
         ended_within(&mut self.child, BOUND).unwrap_or_else(|| panic!("it does not end; it said:\n{}", self.said()))
     }
 
+    /// What the kernel tells of it.
+    pub(crate) fn proc_file(&self, name: &str) -> PathBuf {
+        format!("/proc/{}/{name}", self.child.id()).into()
+    }
+
     /// How much memory it has, in KiB.
     pub(crate) fn rss_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("its status");
+        let status = fs::read_to_string(self.proc_file("status")).expect("its status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::{fs::FileTypeExt, net::UnixListener},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use tempfile::TempDir;
@@ -12,6 +12,20 @@ use super::{
     client::connect,
     host::{Host, PROCTOR, isolated},
 };
+
+/// Has the shell lower the soft limit of open files before it becomes the command.
+fn limit_open_files(command: &mut Command, limit: u32) {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("ulimit -S -n {limit} && exec \"$@\""), "sh"]).arg(command.get_program());
+    limited.args(command.get_args()).stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    *command = limited;
+}
 
 fn serve(directory: &TempDir, arguments: &[&str]) -> Output {
     let mut command = Command::new(PROCTOR);
@@ -31,6 +45,19 @@ fn a_store_that_somebody_serves_is_refused_to_the_next_one() {
     assert_eq!(code, Some(75), "{said}");
     assert!(said.contains(&store) && said.lines().count() == 1, "{said}");
     assert_eq!(host.get_locally("/readyz").status, 200, "its socket is still its own");
+}
+
+/// A host raises its limit for its connections. A command that had it would break where it waits by `select`.
+#[test]
+fn a_command_has_the_limit_of_open_files_that_the_host_was_started_with() {
+    let host = Host::start_with(&[], |_, command| limit_open_files(command, 700));
+    let limits = fs::read_to_string(host.proc_file("limits")).expect("its limits");
+    let open_files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
+    assert!(!open_files.contains(" 700 "), "the host has raised its own: {open_files}");
+    host.start_script("asks", "owner_bound", "ulimit -S -n");
+    host.outcome_of("asks");
+    let lines: Vec<_> = host.stored_events("asks").iter().map(|event| event["payload"]["text"].clone()).collect();
+    assert!(lines.contains(&"700".into()), "{lines:?}");
 }
 
 #[test]

@@ -12,8 +12,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::environment::Environment;
 use super::tree::{Life, Member};
-use crate::domain::Tombstone;
-use crate::port::{ChangeSource, CommitFollower, CommittedBatch, CommittedGroup, FaultPoint, Position};
+use crate::port::{ChangeSource, CommitFollower, CommittedBatch, CommittedGroup, FaultPoint, GroupChanges, Position};
 
 /// How many groups may wait for the publisher. What exceeds it is read from the feed later.
 const GROUPS_WAITING: usize = 1_024;
@@ -140,7 +139,7 @@ impl Actor for PublisherActor {
                     publisher.catch_up().await;
                 }
                 if group.position > publisher.line.published() {
-                    publisher.tell(&group.batches, &group.pruned);
+                    publisher.tell(&group.changes);
                     publisher.line.start_after(group.position);
                 }
             }
@@ -162,7 +161,7 @@ impl PublisherArguments {
         loop {
             match self.environment.log.feed(self.line.published(), FEED_PAGE).await {
                 Ok(page) => {
-                    self.tell(&page.batches, &page.pruned);
+                    self.tell(&page.changes);
                     self.line.start_after(page.next.max(self.line.published()));
                     if !page.has_more {
                         return;
@@ -179,7 +178,7 @@ impl PublisherArguments {
         }
     }
 
-    fn tell(&self, batches: &[CommittedBatch], pruned: &[Tombstone]) {
+    fn tell(&self, GroupChanges { batches, pruned, sessions_deleted }: &GroupChanges) {
         self.reached(FaultPoint::BeforeTell, batches);
         for listener in self.source.listeners() {
             if !batches.is_empty() {
@@ -187,6 +186,9 @@ impl PublisherArguments {
             }
             if !pruned.is_empty() {
                 guarded(|| listener.pruned(pruned));
+            }
+            if !sessions_deleted.is_empty() {
+                guarded(|| listener.sessions_deleted(sessions_deleted));
             }
         }
         self.reached(FaultPoint::AfterTell, batches);

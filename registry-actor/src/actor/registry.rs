@@ -1,9 +1,9 @@
 //! The handle of a registry of actors: what a host holds.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 mod closing;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,8 +26,8 @@ use super::shutdown::{ShutdownProgress, ShutdownReport};
 use super::subscription::{ProcessSubscription, SubscriptionTable};
 use super::tree::{Member, tell};
 use crate::domain::{
-    Command, CommandEvents, ObservedProcess, OperationId, ProcessAwaitOutput, ProcessId, Receipt, RegistryCommand,
-    RegistryReceipt, StoreSession,
+    Command, CommandEvents, LeaseOwnerIdentity, LeaseOwnerLiveness, ObservedProcess, OperationId, ProcessAwaitOutput,
+    ProcessId, Receipt, RegistryCommand, RegistryReceipt, StoreSession,
 };
 use crate::port::{
     AcrossError, Answer, AppendError, ChangeSource, CommitFollower, CommitListener, DurabilityTier, EngineError,
@@ -60,6 +60,8 @@ struct Inner {
     permits: Arc<Semaphore>,
     issuer: u64,
     calls: AtomicU64,
+    /// How many owners were named.
+    owners: AtomicU64,
     door: Arc<Door>,
     /// What became of the shutdown, when it is over.
     shut_down: watch::Sender<Option<ShutdownReport>>,
@@ -182,6 +184,7 @@ impl ActorRegistry {
             permits,
             issuer,
             calls: AtomicU64::new(0),
+            owners: AtomicU64::new(0),
             door,
             shut_down: watch::Sender::new(None),
         };
@@ -192,6 +195,18 @@ impl ActorRegistry {
     #[must_use]
     pub fn session(&self) -> &StoreSession {
         self.inner.environment.log.session()
+    }
+
+    /// A new owner of leases inside this host. Each call makes one: the same name with another incarnation, which neither this
+    /// host nor a later one uses again. The session proves its death to whoever holds the store next.
+    #[must_use]
+    pub fn owner(&self, owner_id: impl Into<String>) -> LeaseOwnerIdentity {
+        let number = self.inner.owners.fetch_add(1, Ordering::Relaxed);
+        LeaseOwnerIdentity {
+            owner_id: owner_id.into(),
+            incarnation_id: format!("{:016x}:{number}", self.inner.issuer),
+            liveness: LeaseOwnerLiveness::StoreSession { session: self.session().clone() },
+        }
     }
 
     /// The log beneath.

@@ -74,6 +74,14 @@ impl ProcessAttempts {
         self.latest.as_ref().is_some_and(|latest| latest.fencing_token == fence)
     }
 
+    /// The failure of the latest attempt, if it was told under this acquisition of the lease.
+    #[must_use]
+    pub fn latest_failed_under(&self, fence: Fence) -> Option<&AttemptFailed> {
+        let pending = self.pending_retry()?;
+        let told_under = pending.fencing_token.or_else(|| Some(self.latest.as_ref()?.fencing_token));
+        (told_under == Some(fence)).then_some(pending)
+    }
+
     /// The failure of the latest attempt, if that one has failed: the next attempt waits for its backoff.
     #[must_use]
     pub fn pending_retry(&self) -> Option<&AttemptFailed> {
@@ -103,6 +111,9 @@ pub struct AttemptFailed {
     pub failure: AttemptFailure,
     /// When the next one is due, in ms since the Unix epoch.
     pub retry_at_ms: u64,
+    /// The fence of the lease under which it was told, where that is a later one than the attempt was begun under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fencing_token: Option<Fence>,
 }
 
 impl AttemptFailed {
@@ -162,7 +173,7 @@ mod tests {
     #[test]
     fn a_clock_that_goes_back_does_not_put_the_next_attempt_off_for_a_year() {
         let failure = AttemptFailure::execution("c", "m");
-        let failed = AttemptFailed { attempt: 2, failure, retry_at_ms: 10_200 };
+        let failed = AttemptFailed { attempt: 2, failure, retry_at_ms: 10_200, fencing_token: None };
         assert_eq!(failed.wait_ms(Some(&POLICY), 10_150), 50);
         assert_eq!(failed.wait_ms(Some(&POLICY), 10_200), 0);
         assert_eq!(failed.wait_ms(Some(&POLICY), 3), 200);

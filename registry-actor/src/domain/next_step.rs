@@ -184,8 +184,9 @@ impl ProcessSituation<'_> {
             let owner = starter.filter(|_| record.registration.disposition != RecoveryDisposition::ExternallyOwned);
             return self.abandon(AbandonWriter::ReconciledRequest, owner.cloned());
         }
-        if let Some(deadline_at_ms) = record.deadline_at_ms().filter(|deadline| *deadline <= self.now_epoch_ms) {
-            return NextStep::Act(Verdict::Fail { failure: AttemptFailure::deadline_passed(deadline_at_ms) });
+        if record.deadline_at_ms().is_some_and(|deadline| deadline <= self.now_epoch_ms) {
+            let deadline_ms = record.registration.deadline_ms.unwrap_or_default();
+            return NextStep::Act(Verdict::Fail { failure: AttemptFailure::deadline_passed(deadline_ms) });
         }
         match (record.registration.disposition, starter) {
             (RecoveryDisposition::ExternallyOwned, _) => NextStep::AwaitExternalOwner,
@@ -266,13 +267,13 @@ impl ProcessSituation<'_> {
 }
 
 impl AttemptFailure {
-    /// The failure of a process that did not end in time.
+    /// The failure of a process that did not end in the time, in ms from its registration, that it declares.
     #[must_use]
-    pub fn deadline_passed(deadline_at_ms: u64) -> Self {
+    pub fn deadline_passed(deadline_ms: u64) -> Self {
         Self {
             class: ProcessFailureClass::Timeout,
             code: "deadline_passed".to_owned(),
-            message: format!("it did not end by {deadline_at_ms} ms, which its registration declares"),
+            message: format!("it did not end within {deadline_ms} ms of its registration, which declares so"),
         }
     }
 

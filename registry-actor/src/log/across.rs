@@ -1,6 +1,9 @@
 //! Commands that concern several processes, over whatever holds the rows: one way of carrying them out, so that no two logs
-//! can differ. Everything here happens inside one transaction. A refusal comes before the first write; an error of the store
+//! can differ. What is written happens inside one transaction. A refusal comes before the first write; an error of the store
 //! may come later, and then the transaction goes back.
+//!
+//! A prune is looked for before: the walk along all that has ended would hold up everybody who appends. What the walk has found
+//! is decided anew in the transaction that removes it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,8 +16,8 @@ use crate::domain::{
 };
 use crate::port::{BatchEvent, Head, Precondition, ProcessBatch};
 
-/// How many candidates of a prune are looked at together.
-const CANDIDATES: usize = 256;
+/// How many ended processes a prune steps over at a time.
+const STEP: usize = 1_024;
 
 /// A process as such a command sees it.
 pub(crate) struct StoredRow {
@@ -41,15 +44,43 @@ pub(crate) struct PruneCandidate {
     pub(crate) position: u64,
 }
 
-/// The rows of a log inside one transaction.
-pub(crate) trait Rows {
+/// A stretch of the walk along ended processes.
+#[derive(Debug, Default)]
+pub(crate) struct EndedPage {
+    /// Those that the filter means, ascending by mark.
+    pub(crate) candidates: Vec<PruneCandidate>,
+    /// How many are damaged so that they have no id.
+    pub(crate) damaged: u64,
+    /// Where to go on; `None` at the end.
+    pub(crate) next: Option<PruneMark>,
+}
+
+/// What a prune is to remove, and what it keeps.
+#[derive(Debug, Default)]
+pub(crate) struct PrunePlan {
+    process_ids: Vec<ProcessId>,
+    /// Of the processes that are to go, the registrations apart.
+    events: u64,
+    kept: ProcessPruneReport,
+}
+
+/// The rows of a log, as a prune looks for what it may remove.
+pub(crate) trait EndedRows {
     type Error: From<Refusal>;
 
     /// Whether an error says that what is stored of the process is damaged, and nothing else.
     fn is_damage(error: &Self::Error) -> bool;
-
     /// A process, checked as when it is loaded.
     fn process(&mut self, process_id: &ProcessId) -> Result<Option<StoredRow>, Self::Error>;
+    /// Refuses a cursor that is not of this store as it is.
+    fn check_cursor(&mut self, cursor: &ChangeCursor) -> Result<(), Self::Error>;
+    /// The next ended processes after a mark: so many are looked at, whether or not the filter means them. Those that ended at
+    /// its very boundary are among them: on which side of it they fall, the verdict alone knows.
+    fn ended(&mut self, filter: &PruneFilter, after: Option<PruneMark>, step: usize) -> Result<EndedPage, Self::Error>;
+}
+
+/// The rows of a log inside one transaction.
+pub(crate) trait Rows: EndedRows {
     /// Whether a process has ended; `None` if it is unknown.
     fn has_ended(&mut self, process_id: &ProcessId) -> Result<Option<bool>, Self::Error>;
     /// Stores what a process gained, at the head that was read.
@@ -76,25 +107,16 @@ pub(crate) trait Rows {
     /// Puts the deletion into the change feed.
     fn note_session_deleted(&mut self, deletion: &SessionDeletion) -> Result<(), Self::Error>;
 
-    /// Refuses a cursor that is not of this store as it is.
-    fn check_cursor(&mut self, cursor: &ChangeCursor) -> Result<(), Self::Error>;
-    /// The ended processes after a mark that the filter means, ascending by mark. Those that ended at its very boundary are
-    /// among them: on which side of it they fall, the verdict alone knows.
-    fn ended(
-        &mut self,
-        filter: &PruneFilter,
-        after: Option<PruneMark>,
-        limit: usize,
-    ) -> Result<Vec<PruneCandidate>, Self::Error>;
     /// Removes a process with all of its rows, leaves the tombstone and puts it into the change feed; answers how many
     /// events went, the registration apart.
     fn prune(&mut self, tombstone: &Tombstone) -> Result<u64, Self::Error>;
 }
 
-/// Carries a command out.
+/// Carries a command out. What a prune is to remove was looked for before, or is now.
 pub(crate) fn carry_out<R: Rows>(
     rows: &mut R,
     command: &RegistryCommand,
+    plan: Option<&PrunePlan>,
     context: &DecisionContext,
 ) -> Result<RegistryReceipt, R::Error> {
     check_across(command)?;
@@ -112,8 +134,15 @@ pub(crate) fn carry_out<R: Rows>(
         RegistryCommand::TransferHandleGrants { from, to, process_ids } => transfer(rows, from, to, process_ids),
         RegistryCommand::DeleteSession { session_id } => delete_session(rows, session_id, context),
         RegistryCommand::Prune { filter, watermark, limit } => {
-            let limit = u64::from((*limit).min(Limits::PRUNED_PER_COMMAND));
-            prune(rows, filter, watermark, limit, context)
+            let mut search = PruneSearch::new(filter, watermark, *limit, context);
+            match plan {
+                Some(plan) => search.carry_out(rows, plan),
+                None => {
+                    while search.step(rows)? == SearchStep::More {}
+                    let plan = search.into_plan();
+                    PruneSearch::new(filter, watermark, *limit, context).carry_out(rows, &plan)
+                }
+            }
         }
     }
 }
@@ -208,61 +237,120 @@ fn cleared_wake_target(process_id: ProcessId, stored: StoredRow, context: &Decis
     }
 }
 
-fn prune<R: Rows>(
-    rows: &mut R,
-    filter: &PruneFilter,
-    watermark: &ProjectionWatermark,
+/// Whether there is more to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SearchStep {
+    More,
+    Done,
+}
+
+/// The search for what a prune may remove, in steps: between two of them others have a turn.
+pub(crate) struct PruneSearch {
+    filter: PruneFilter,
+    watermark: ProjectionWatermark,
     limit: u64,
-    context: &DecisionContext,
-) -> Result<RegistryReceipt, R::Error> {
-    let projected = match watermark {
-        ProjectionWatermark::NoProjector => None,
-        ProjectionWatermark::UpTo(cursor) => {
-            rows.check_cursor(cursor)?;
-            Some(cursor.position())
-        }
-    };
-    let mut report = ProcessPruneReport::default();
-    let mut after = None;
-    loop {
-        let candidates = rows.ended(filter, after, CANDIDATES)?;
-        let Some(last) = candidates.last() else { return Ok(RegistryReceipt::Pruned(report)) };
-        after = Some(last.mark);
+    context: DecisionContext,
+    after: Option<PruneMark>,
+    plan: PrunePlan,
+}
+
+impl PruneSearch {
+    pub(crate) fn new(
+        filter: &PruneFilter,
+        watermark: &ProjectionWatermark,
+        limit: u32,
+        context: &DecisionContext,
+    ) -> Self {
+        let limit = u64::from(limit.min(Limits::PRUNED_PER_COMMAND));
+        let (filter, watermark, context) = (filter.clone(), watermark.clone(), context.clone());
+        Self { filter, watermark, limit, context, after: None, plan: PrunePlan::default() }
+    }
+
+    /// What was found.
+    pub(crate) fn into_plan(self) -> PrunePlan {
+        self.plan
+    }
+
+    /// Looks at the next stretch.
+    pub(crate) fn step<R: EndedRows>(&mut self, rows: &mut R) -> Result<SearchStep, R::Error> {
+        let projected = self.projected(rows)?;
+        let EndedPage { candidates, damaged, next } = rows.ended(&self.filter, self.after, STEP)?;
+        self.plan.kept.kept_damaged += damaged;
         for PruneCandidate { mark, process_id, position } in candidates {
             // Said without reading the process: a projector that stands still must not make each prune read all of them.
             let is_unprojected = projected.is_some_and(|projected| projected < position);
-            if is_unprojected && mark.terminal_at_ms < filter.terminal_before_ms {
-                report.kept_unprojected += 1;
+            if is_unprojected && mark.terminal_at_ms < self.filter.terminal_before_ms {
+                self.plan.kept.kept_unprojected += 1;
                 continue;
             }
-            let stored = match rows.process(&process_id) {
-                // What is damaged is evidence, and must not keep everything else from being pruned.
-                Err(error) if R::is_damage(&error) => {
-                    report.kept_damaged += 1;
-                    continue;
-                }
-                stored => stored?,
-            };
-            let Some(stored) = stored else { continue };
-            match prune_verdict(&stored.record, &stored.lease, stored.position, filter, projected, context) {
+            let Some((stored, verdict)) = self.judge(rows, &process_id, projected)? else { continue };
+            if let PruneVerdict::Prune(_) = verdict {
                 // Only a process that would go is left over; what stays anyway is not.
-                PruneVerdict::Prune(_) if is_full(&report, limit) => {
-                    report.more = true;
-                    return Ok(RegistryReceipt::Pruned(report));
+                if self.is_full() {
+                    self.plan.kept.more = true;
+                    return Ok(SearchStep::Done);
                 }
-                PruneVerdict::Prune(tombstone) => {
-                    report.pruned_events += rows.prune(&tombstone)?;
-                    report.pruned_processes += 1;
-                }
-                PruneVerdict::Leased => report.kept_leased += 1,
-                PruneVerdict::Unprojected => report.kept_unprojected += 1,
-                PruneVerdict::NotMeant => {}
+                self.plan.events += stored.head.sequence.0;
+                self.plan.process_ids.push(process_id);
+            }
+        }
+        self.after = next;
+        Ok(if next.is_some() { SearchStep::More } else { SearchStep::Done })
+    }
+
+    /// Removes what was found, as far as it still may go.
+    fn carry_out<R: Rows>(mut self, rows: &mut R, found: &PrunePlan) -> Result<RegistryReceipt, R::Error> {
+        let projected = self.projected(rows)?;
+        self.plan.kept = found.kept;
+        for process_id in &found.process_ids {
+            let Some((_, verdict)) = self.judge(rows, process_id, projected)? else { continue };
+            if let PruneVerdict::Prune(tombstone) = verdict {
+                self.plan.kept.pruned_events += rows.prune(&tombstone)?;
+                self.plan.kept.pruned_processes += 1;
+            }
+        }
+        Ok(RegistryReceipt::Pruned(self.plan.kept))
+    }
+
+    /// What is to become of a process, and counts it if it stays. `None` if nothing is to be said of it.
+    fn judge<R: EndedRows>(
+        &mut self,
+        rows: &mut R,
+        process_id: &ProcessId,
+        projected: Option<u64>,
+    ) -> Result<Option<(StoredRow, PruneVerdict)>, R::Error> {
+        let stored = match rows.process(process_id) {
+            // What is damaged is evidence, and must not keep everything else from being pruned.
+            Err(error) if R::is_damage(&error) => {
+                self.plan.kept.kept_damaged += 1;
+                return Ok(None);
+            }
+            stored => stored?,
+        };
+        let Some(stored) = stored else { return Ok(None) };
+        let verdict =
+            prune_verdict(&stored.record, &stored.lease, stored.position, &self.filter, projected, &self.context);
+        match &verdict {
+            PruneVerdict::Leased => self.plan.kept.kept_leased += 1,
+            PruneVerdict::Unprojected => self.plan.kept.kept_unprojected += 1,
+            PruneVerdict::NotMeant | PruneVerdict::Prune(_) => {}
+        }
+        Ok(Some((stored, verdict)))
+    }
+
+    /// The position up to which a projector has come, if there is one.
+    fn projected<R: EndedRows>(&self, rows: &mut R) -> Result<Option<u64>, R::Error> {
+        match &self.watermark {
+            ProjectionWatermark::NoProjector => Ok(None),
+            ProjectionWatermark::UpTo(cursor) => {
+                rows.check_cursor(cursor)?;
+                Ok(Some(cursor.position()))
             }
         }
     }
-}
 
-/// Whether a command has removed as much as one transaction should: everybody else's appends wait for it.
-fn is_full(report: &ProcessPruneReport, limit: u64) -> bool {
-    report.pruned_processes >= limit || report.pruned_events >= Limits::PRUNED_EVENTS_PER_COMMAND
+    /// Whether as much is to be removed as one transaction should: everybody else's appends wait for it.
+    fn is_full(&self) -> bool {
+        self.plan.process_ids.len() as u64 >= self.limit || self.plan.events >= Limits::PRUNED_EVENTS_PER_COMMAND
+    }
 }

@@ -89,6 +89,7 @@ impl SqliteLog {
         let lock = OwnerLock::acquire(&path)?;
         owner::warn_of_network(&path);
         owner::create_private(&path)?;
+        owner::refuse_several_names(&path)?;
         let failed = |error| OpenError::of_sqlite(&path, &error);
         if log_file::rewrite_of_store(&path)? == LogFile::Rewritten {
             let _ = options.faults.reached(WriterPoint::LogFileRewritten);
@@ -157,6 +158,15 @@ impl SqliteLog {
         let queue = Arc::clone(&self.queue);
         let may_go_on = move || queue.broken().map_or(Ok(()), |reason| Err(BackupError::StoreFailed { reason }));
         self.reader.backup_while(to.as_ref(), check, Box::new(progress), may_go_on).await
+    }
+
+    /// As [`SqliteReader::verify_marks`].
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn verify_marks(&self) -> Result<Option<String>, LogError> {
+        self.settled()?;
+        self.reader.verify_marks().await
     }
 
     /// Why nothing is stored now: the store failed and is being reopened. `None` while it takes what it is given.
@@ -252,8 +262,15 @@ impl ProcessLog for SqliteLog {
         command: RegistryCommand,
         context: DecisionContext,
     ) -> Result<RegistryReceipt, AcrossError> {
+        if let Some(refusal) = self.queue.turn_away(Lane::Plain) {
+            return Err(refusal.into());
+        }
+        let plan = match &command {
+            RegistryCommand::Prune { .. } => Some(self.reader.plan_prune(&command, &context).await?),
+            _ => None,
+        };
         let (reply, answered) = oneshot::channel();
-        self.queue.push_across(QueuedAcross { command, context, reply });
+        self.queue.push_across(QueuedAcross { command, plan, context, reply });
         // A command that is not answered was in the hands of a writer that died.
         answered.await.unwrap_or_else(|_| {
             Err(AppendError::Unknown { reason: "the writer ended before it answered".to_owned() }.into())

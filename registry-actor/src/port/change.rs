@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use super::sync::{PoisonError, RwLock};
 use super::wait::ProcessWait;
 use super::wait_table::{ParkedWait, WaitTable};
-use crate::domain::{ProcessEvent, ProcessId, ProcessRecord, SessionScope, Tombstone};
+use crate::domain::{ProcessEvent, ProcessId, ProcessRecord, SessionDeletion, SessionScope, Tombstone};
 
 /// What one process gained in one commit.
 #[derive(Debug, Clone)]
@@ -39,6 +39,10 @@ pub trait CommitListener: Send + Sync {
     /// These processes are gone. After a loss of continuity it may be called after commits of a next life of one of them:
     /// what tells them apart is the generation.
     fn pruned(&self, tombstones: &[Tombstone]);
+    /// These sessions are gone. What that changed of processes was told before, as commits. Most listeners need not know.
+    fn sessions_deleted(&self, deletions: &[SessionDeletion]) {
+        let _ = deletions;
+    }
     /// Commits were missed: everything has to be read anew.
     fn resync(&self);
     /// The source has ended.

@@ -16,8 +16,9 @@ use crate::domain::{
 /// # Contract
 /// 1. `execute` is one attempt. It has begun durably before the call: an owner-bound process is executed once in its
 ///    life, a rerunnable one again whenever an attempt has ended without an outcome.
-/// 2. When [`ProcessRun::stopped`] resolves the attempt has to end soon: [`StopCause`] says why, and how long it has. What
-///    it left undone after that is dropped with its future, at whatever await point it stands.
+/// 2. When [`ProcessRun::stopped`] resolves the attempt has to end soon: [`StopCause`] says why, and how long it has. Where it
+///    has a limit of time, what it left undone after that is dropped with its future, at whatever await point it stands.
+///    A request to cancel has none: it is for the executor to heed it.
 /// 3. Nothing of the attempt goes on after `execute` has returned or was dropped; what cannot be ended so, such as a
 ///    child process whose host was killed, is ended by [`end_remains`](Self::end_remains).
 /// 4. A panic is a failed attempt.
@@ -43,6 +44,22 @@ pub trait ProcessExecutor: Send + Sync {
     async fn end_remains(&self, process: RemainsOf<'_>) -> Result<Option<Value>, RemainsError> {
         let _ = process;
         Ok(None)
+    }
+}
+
+/// What is shared runs what it runs: one executor may be that of several kinds.
+#[async_trait]
+impl<E: ProcessExecutor + ?Sized> ProcessExecutor for Arc<E> {
+    async fn execute(&self, run: Arc<dyn ProcessRun>) -> RunEnd {
+        (**self).execute(run).await
+    }
+
+    fn cannot_run(&self, record: &ProcessRecord) -> Option<String> {
+        (**self).cannot_run(record)
+    }
+
+    async fn end_remains(&self, process: RemainsOf<'_>) -> Result<Option<Value>, RemainsError> {
+        (**self).end_remains(process).await
     }
 }
 

@@ -11,7 +11,7 @@ use super::query::{Answer, Query};
 use super::registry::DurabilityTier;
 use crate::domain::{
     DecisionContext, Digest, LeaseRow, OperationId, ProcessEvent, ProcessId, ProcessRecord, ProcessWakeDelivery,
-    Refusal, RegistryCommand, RegistryReceipt, ReplayKey, Sequence, StoreSession, Tombstone,
+    Refusal, RegistryCommand, RegistryReceipt, ReplayKey, Sequence, SessionDeletion, StoreSession, Tombstone,
 };
 
 /// A durable, append-only log of many processes.
@@ -344,10 +344,8 @@ pub struct StoredProcess {
 /// Events of many processes, in commit order.
 #[derive(Debug, Clone)]
 pub struct FeedPage {
-    /// What each process gained, in commit order. The record is that of now, not that of the commit.
-    pub batches: Vec<CommittedBatch>,
-    /// Processes that were pruned meanwhile.
-    pub pruned: Vec<Tombstone>,
+    /// What happened. The records are those of now, not those of the commits.
+    pub changes: GroupChanges,
     /// Where to go on.
     pub next: Position,
     /// Whether more followed when the page was read.
@@ -382,10 +380,27 @@ pub struct CommittedGroup {
     pub previous: Position,
     /// Last position of the group.
     pub position: Position,
+    /// What happened.
+    pub changes: Arc<GroupChanges>,
+}
+
+/// What happened to the store in one or several commits.
+#[derive(Debug, Clone, Default)]
+pub struct GroupChanges {
     /// What each process gained, in commit order. Batches that only moved a lease are left out.
-    pub batches: Arc<[CommittedBatch]>,
+    pub batches: Vec<CommittedBatch>,
     /// Processes that were pruned.
-    pub pruned: Arc<[Tombstone]>,
+    pub pruned: Vec<Tombstone>,
+    /// Sessions that were deleted. What that changed of processes is in the batches.
+    pub sessions_deleted: Vec<SessionDeletion>,
+}
+
+impl GroupChanges {
+    /// Whether there is nothing to tell.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty() && self.pruned.is_empty() && self.sessions_deleted.is_empty()
+    }
 }
 
 /// Hears of each committed group, on the writer's thread.

@@ -190,7 +190,10 @@ impl EventPage {
 pub struct ProcessPage {
     /// Ascending by id.
     pub records: Vec<Arc<ProcessRecord>>,
-    /// Whether more followed when the page was read.
+    /// Processes among them whose records are damaged, ascending by id: one of them does not keep the others from being listed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<ProcessId>,
+    /// Whether more followed when the page was read. Then there is a record in it, behind which to go on.
     pub has_more: bool,
 }
 
@@ -204,6 +207,9 @@ impl ProcessPage {
 pub struct RecentProcessPage {
     /// The last registered first.
     pub records: Vec<Arc<ProcessRecord>>,
+    /// Processes among them whose records are damaged, the last registered first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<ProcessId>,
     /// Where to go on: before the last record of the page. `None` if no more followed when the page was read.
     pub next: Option<RegistrationCursor>,
 }
@@ -248,13 +254,22 @@ pub struct PendingWake {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChangePage {
     /// In commit order.
-    pub changes: Vec<ProcessChange>,
-    /// Where to go on: after the last change of the page.
+    pub entries: Vec<FeedEntry>,
+    /// Where to go on: after the last entry of the page; where the page began, if it has none.
     pub next: ChangeCursor,
     /// The end of the store when the page was read: every change up to it that will ever exist can be read.
     pub safe_through: ChangeCursor,
     /// Whether more followed when the page was read.
     pub has_more: bool,
+}
+
+/// An entry of the change feed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FeedEntry {
+    /// Where to go on after it: who projects the feed entry by entry notes this one together with what came of it.
+    pub cursor: ChangeCursor,
+    /// What changed.
+    pub change: ProcessChange,
 }
 
 /// One change of the store.
@@ -268,6 +283,13 @@ pub enum ProcessChange {
     Pruned(Tombstone),
     /// A session was deleted. What that changed of processes are events of theirs, before it.
     SessionDeleted(SessionDeletion),
+}
+
+impl ChangePage {
+    /// What changed, without the cursors.
+    pub fn into_changes(self) -> impl Iterator<Item = ProcessChange> {
+        self.entries.into_iter().map(|entry| entry.change)
+    }
 }
 
 impl Query {

@@ -144,6 +144,38 @@ pub enum RegistryError {
     Closed,
 }
 
+impl RegistryError {
+    /// Whether it says that the command changed nothing, so that it may be sent again. One that does not say so may have been
+    /// carried out; of a read nothing ever changes.
+    #[must_use]
+    pub const fn changed_nothing(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::Busy { .. } | Self::Unavailable { .. } | Self::NotStored { .. } | Self::Closed => {
+                true
+            }
+            Self::OutcomeUnknown { .. }
+            | Self::AcrossOutcomeUnknown { .. }
+            | Self::Store(_)
+            | Self::WrongAnswer { .. } => false,
+        }
+    }
+
+    /// Whether the same may be answered otherwise later, without anybody changing what was asked: too much was under way, the
+    /// process was quarantined, or the store did not take it or could not be read.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        match self {
+            Self::Busy { .. }
+            | Self::Unavailable { .. }
+            | Self::NotStored { .. }
+            | Self::OutcomeUnknown { .. }
+            | Self::AcrossOutcomeUnknown { .. }
+            | Self::Store(LogError::Unreadable { .. }) => true,
+            Self::Refused(_) | Self::Store(_) | Self::WrongAnswer { .. } | Self::Closed => false,
+        }
+    }
+}
+
 impl From<LogError> for RegistryError {
     fn from(error: LogError) -> Self {
         match error.into_refusal() {
@@ -546,7 +578,8 @@ pub trait ProcessRegistryExt: sealed::Sealed + ProcessRegistry {
         }
     }
 
-    /// All records that a filter shows, ascending by id: as many as there are, so prefer [`list_page`](Self::list_page).
+    /// All records that a filter shows, ascending by id: as many as there are, so prefer [`list_page`](Self::list_page), which names
+    /// the damaged ones as well.
     async fn list_processes(&self, filter: ProcessListFilter) -> Result<Vec<Arc<ProcessRecord>>, RegistryError> {
         let mut records: Vec<Arc<ProcessRecord>> = Vec::new();
         loop {

@@ -19,8 +19,10 @@ use super::line::{Answered, Asked, EndingSource, Line, OutgoingCall, Unanswered}
 use super::message::{Call, ClientMessage, Hello, Outcome, PROTOCOL, VERSION, Welcome};
 use super::options::RemoteOptions;
 use crate::domain::{
-    Command, OperationId, ProcessId, Receipt, Refusal, RegistryCommand, RegistryReceipt, StoreSession,
+    Command, LeaseOwnerIdentity, OperationId, ProcessId, Receipt, Refusal, RegistryCommand, RegistryReceipt,
+    StoreSession,
 };
+use crate::liveness::own_liveness;
 use crate::port::{Answer, Backoff, ChangeSource, DurabilityTier, LogError, ProcessRegistry, Query, RegistryError};
 
 /// On how many connections a read is tried.
@@ -114,6 +116,17 @@ impl RemoteRegistry {
     #[must_use]
     pub fn session(&self) -> StoreSession {
         self.known(|welcome| welcome.session.clone())
+    }
+
+    /// A new owner of leases inside this operating-system process, which proves its death. Each call makes one: the same name with
+    /// another incarnation, which no registry uses again.
+    #[must_use]
+    pub fn owner(&self, owner_id: impl Into<String>) -> LeaseOwnerIdentity {
+        LeaseOwnerIdentity {
+            owner_id: owner_id.into(),
+            incarnation_id: format!("{:016x}:{}", self.inner.issuer, self.next_number()),
+            liveness: own_liveness(),
+        }
     }
 
     /// Ends the connection. Calls that were sent are answered with an unknown outcome, all others with

@@ -8,7 +8,7 @@ use tokio_util::bytes::Bytes;
 use super::backlog::{Backlog, Taken};
 use super::frame;
 use super::message::ServerMessage;
-use crate::domain::Tombstone;
+use crate::domain::{SessionDeletion, Tombstone};
 use crate::port::{CommitListener, CommittedBatch};
 
 /// How many events may wait to be written down. The publisher does not wait for that: what exceeds it is missed.
@@ -27,6 +27,7 @@ pub(super) struct Forwarder {
 enum Told {
     Committed(Vec<CommittedBatch>),
     Pruned(Vec<Tombstone>),
+    SessionsDeleted(Vec<SessionDeletion>),
     Resync,
     Closed,
 }
@@ -54,6 +55,7 @@ impl Forwarder {
                     Some(ServerMessage::Committed { batches: batches.iter().map(Into::into).collect() })
                 }
                 Taken::News(Told::Pruned(tombstones)) => Some(ServerMessage::Pruned { tombstones }),
+                Taken::News(Told::SessionsDeleted(deletions)) => Some(ServerMessage::SessionsDeleted { deletions }),
                 Taken::News(Told::Closed) => Some(ServerMessage::SourceClosed),
             };
             self.hand_on(notice.and_then(|notice| frame::encode(&notice).ok()));
@@ -90,6 +92,10 @@ impl CommitListener for Forwarder {
 
     fn pruned(&self, tombstones: &[Tombstone]) {
         self.hear(|| Told::Pruned(tombstones.to_vec()), tombstones.len());
+    }
+
+    fn sessions_deleted(&self, deletions: &[SessionDeletion]) {
+        self.hear(|| Told::SessionsDeleted(deletions.to_vec()), deletions.len());
     }
 
     fn resync(&self) {

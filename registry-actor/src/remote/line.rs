@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::frame::{self, FrameReader};
 use super::greeting::{ConnectError, Connected, connect};
 use super::message::{Hello, Outcome, ServerMessage, Welcome};
-use crate::domain::{Measure, Refusal, Tombstone};
+use crate::domain::{Measure, Refusal, SessionDeletion, Tombstone};
 use crate::port::{Backoff, ChangeSource, CommitListener, CommittedBatch};
 
 /// How many calls are gathered for one write, if so many are there.
@@ -201,6 +201,7 @@ async fn hear(frames: &mut FrameReader<OwnedReadHalf>, pending: &Pending, source
                 source.committed(&batches.into_iter().map(Into::into).collect::<Vec<_>>());
             }
             Ok(ServerMessage::Pruned { tombstones }) => source.pruned(&tombstones),
+            Ok(ServerMessage::SessionsDeleted { deletions }) => source.sessions_deleted(&deletions),
             // The registry behind the server has ended, and another may follow on this path: whoever waits reads, and is told
             // what it says.
             Ok(ServerMessage::Resync | ServerMessage::SourceClosed) => source.resync(),
@@ -227,6 +228,10 @@ impl EndingSource {
 
     fn pruned(&self, tombstones: &[Tombstone]) {
         self.tell(|listener| listener.pruned(tombstones));
+    }
+
+    fn sessions_deleted(&self, deletions: &[SessionDeletion]) {
+        self.tell(|listener| listener.sessions_deleted(deletions));
     }
 
     fn resync(&self) {

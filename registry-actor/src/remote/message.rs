@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
-    Command, ProcessEvent, ProcessId, ProcessRecord, Receipt, RegistryCommand, RegistryReceipt, SessionScope,
-    StoreSession, Tombstone,
+    Command, ProcessEvent, ProcessId, ProcessRecord, Receipt, RegistryCommand, RegistryReceipt, SessionDeletion,
+    SessionScope, StoreSession, Tombstone,
 };
 use crate::port::{Answer, CommittedBatch, DurabilityTier, Query, RegistryError};
 
@@ -59,6 +59,8 @@ pub(super) enum ServerMessage {
     Committed { batches: Vec<CommittedNotice> },
     /// These processes are gone.
     Pruned { tombstones: Vec<Tombstone> },
+    /// These sessions are gone.
+    SessionsDeleted { deletions: Vec<SessionDeletion> },
     /// Commits were missed: everything has to be read anew.
     Resync,
     /// The registry that is served has ended. Nothing will be told any more.
@@ -322,6 +324,10 @@ mod tests {
             ),
             ("committed", ServerMessage::Committed { batches: vec![batch] }),
             ("pruned", ServerMessage::Pruned { tombstones: vec![value("tombstone.json", "tombstone")] }),
+            (
+                "sessions_deleted",
+                ServerMessage::SessionsDeleted { deletions: vec![value("session_deletion.json", "session_deletion")] },
+            ),
             ("resync", ServerMessage::Resync),
             ("source_closed", ServerMessage::SourceClosed),
         ];

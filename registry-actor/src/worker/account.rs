@@ -24,6 +24,8 @@ pub(super) struct Account {
     count: watch::Sender<Count>,
     /// Runs that are over and that the drive has not dealt with.
     over: Mutex<VecDeque<RunOver>>,
+    /// What the store has not been told yet of runs that left their leases behind.
+    left_behind: Mutex<BTreeMap<ProcessId, LeftBehind>>,
     /// The present drive.
     drive: watch::Sender<Option<ActorRef<DriveMessage>>>,
 }
@@ -35,8 +37,17 @@ pub(super) struct RunOver {
     pub(super) process_id: ProcessId,
     /// What came of it; `None` if it failed, or was killed.
     pub(super) taken: Option<TakeOver>,
-    /// The lease that it still held: it was killed.
-    pub(super) left_behind: Option<ProcessLease>,
+    /// The lease that it left behind.
+    pub(super) left_behind: Option<LeftBehind>,
+}
+
+/// A lease of a run that could not say itself what became of it.
+#[derive(Debug, Clone)]
+pub(super) struct LeftBehind {
+    /// The lease, as it was when it was ours.
+    pub(super) lease: ProcessLease,
+    /// Whether it was lost, and the run ended for that; else the run was killed while it held it.
+    pub(super) is_lost: bool,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +108,7 @@ impl Account {
             permits,
             count: watch::Sender::default(),
             over: Mutex::default(),
+            left_behind: Mutex::default(),
             drive: watch::Sender::new(None),
         })
     }
@@ -197,6 +209,23 @@ impl Account {
         self.over().pop_front();
     }
 
+    /// Keeps what is to be told of a run, whoever is the drive, until it is [told](Self::strike_left_behind).
+    pub(super) fn keep_left_behind(&self, process_id: ProcessId, left_behind: LeftBehind) {
+        self.left_behind.lock().unwrap_or_else(PoisonError::into_inner).insert(process_id, left_behind);
+    }
+
+    pub(super) fn left_behind(&self, process_id: &ProcessId) -> Option<LeftBehind> {
+        self.left_behind.lock().unwrap_or_else(PoisonError::into_inner).get(process_id).cloned()
+    }
+
+    pub(super) fn all_left_behind(&self) -> Vec<ProcessId> {
+        self.left_behind.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    pub(super) fn strike_left_behind(&self, process_id: &ProcessId) {
+        self.left_behind.lock().unwrap_or_else(PoisonError::into_inner).remove(process_id);
+    }
+
     fn over(&self) -> MutexGuard<'_, VecDeque<RunOver>> {
         self.over.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -233,9 +262,13 @@ impl RunEntry {
         *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(keeper));
     }
 
-    /// Notes what came of the run, which leaves no lease behind.
+    /// Notes what came of the run. It leaves no lease behind, unless it could write nothing because the lease was lost: where
+    /// nobody else has taken it, somebody still has to say what became of the run.
     pub(super) fn finish(&self, taken: Option<TakeOver>) {
-        *self.holding.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.holding
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take_if(|keeper| taken.is_some() || !keeper.is_lost());
         *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = taken;
     }
 }
@@ -246,14 +279,17 @@ impl Drop for RunEntry {
         self.place.leave();
         let keeper = self.holding.lock().unwrap_or_else(PoisonError::into_inner).take();
         let left_behind = keeper.map(|keeper| {
+            let left_behind = LeftBehind { lease: keeper.lease(), is_lost: keeper.is_lost() };
             keeper.stop();
-            keeper.lease()
+            left_behind
         });
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner).take();
         let over = RunOver { process_id: self.process_id.clone(), taken, left_behind };
-        self.account.over().push_back(over);
         {
+            // Both under one lock. A drive that found it over and still under way would not look at it, and nobody would later;
+            // one that found it neither would take the account for empty before it has said what became of it.
             let mut runs = self.account.runs();
+            self.account.over().push_back(over);
             if runs.under_way.remove(&self.process_id).is_some_and(|run| run.stage == Stage::TakingOver) {
                 runs.taking_over -= 1;
             }

@@ -18,6 +18,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How often holders are looked at that may die before their lease ends.
 pub(super) const LIVENESS_INTERVAL: Duration = Duration::from_millis(250);
 
+/// An instant so much later. What no clock can tell, and would be a panic, is as good as never.
+pub(super) fn later(from: Instant, by: Duration) -> Instant {
+    const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3_600);
+    from + by.min(NEVER)
+}
+
 /// What is to be looked at, and when.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {

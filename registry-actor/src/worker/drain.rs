@@ -56,6 +56,8 @@ pub(super) async fn drain_owner_bound_work(environment: &Environment) -> Result<
                 }
             }
         }
+        // Whose these are cannot be read.
+        report.deferred.extend(page.damaged);
         after = page.records.last().map(|record| record.id().clone());
         if !page.has_more || after.is_none() {
             return Ok(report);

@@ -14,16 +14,15 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::account::RunOver;
-use super::agenda::Agenda;
+use super::account::{LeftBehind, RunOver};
+use super::agenda::{Agenda, later};
 use super::handle::Environment;
-use super::journal::passes_soon;
 use super::news::News;
 use super::run::TakeOver;
 use super::sweep::{Look, Sweep, SweepReport};
 use crate::domain::{
     AttemptFailure, Command, Death, LeaseOwnerIdentity, LeaseOwnerLiveness, ProcessFailureClass, ProcessId,
-    ProcessLease, RecoveryDisposition,
+    ProcessLease, ProcessLeaseClaimOutcome, RecoveryDisposition, Refusal,
 };
 use crate::port::{CommitListener, ProcessRegistryExt, RegistryError, Timestamp};
 use crate::telemetry;
@@ -76,6 +75,9 @@ pub(super) struct Drive {
 
 /// The pause before a pass that failed is made again.
 const FAILED_PASS_PAUSE: Duration = Duration::from_secs(1);
+
+/// The pause before the store is told again what became of a run.
+const GIVE_UP_PAUSE: Duration = Duration::from_secs(1);
 
 /// A clock that is further than this from where the timer's own says that it should be has jumped: the wall clock was set,
 /// or the machine was suspended, and the timer's clock stood still.
@@ -158,6 +160,7 @@ impl Drive {
         let passed = sweep.pass(cursor, |process_id| agenda.is_put_off(process_id, now)).await;
         let (report, looks, parents) = (sweep.report, sweep.looks, sweep.parents);
         self.take_in(looks, parents);
+        self.give_up_the_rest().await;
         telemetry::swept();
         report.tell();
         // One that failed begins anew: what it has seen is on the agenda.
@@ -166,7 +169,7 @@ impl Drive {
             Ok(_) => Duration::ZERO,
             Err(_) => FAILED_PASS_PAUSE,
         };
-        self.next_pass = now + pause;
+        self.next_pass = later(now, pause);
         self.cursor = passed?;
         Ok(report)
     }
@@ -220,11 +223,12 @@ impl Drive {
     async fn settle(&mut self) {
         let mut ids = Vec::new();
         while let Some(RunOver { process_id, taken, left_behind }) = self.environment.account.first_over() {
-            if let Some(lease) = left_behind {
-                tracing::error!(%process_id, "a run was killed, its lease is given up");
-                if let Err(error) = self.give_up(&process_id, lease).await {
-                    tracing::warn!(%process_id, %error, "the lease of a killed run is left to run out");
+            if let Some(left_behind) = left_behind {
+                if !left_behind.is_lost {
+                    tracing::error!(%process_id, "a run was killed, its lease is given up");
                 }
+                self.environment.account.keep_left_behind(process_id.clone(), left_behind);
+                self.give_up(&process_id).await;
             }
             self.environment.account.strike_first_over();
             match taken {
@@ -246,22 +250,72 @@ impl Drive {
         self.agenda_is_due().await;
     }
 
-    /// The run of this lease was killed, and we are its owner: nobody else is, and nobody else may say what became of it.
-    async fn give_up(&self, process_id: &ProcessId, lease: ProcessLease) -> Result<(), RegistryError> {
+    /// Says what became of a run that left its lease behind. Where the store does not take it now, it is said again when the
+    /// process is looked at next. Answers whether nothing is left to be said.
+    async fn give_up(&self, process_id: &ProcessId) -> bool {
+        let Some(left_behind) = self.environment.account.left_behind(process_id) else { return true };
+        match self.try_give_up(process_id, &left_behind).await {
+            // A refusal is an answer too: another has the lease, or the process has ended.
+            Ok(()) | Err(RegistryError::Refused(_) | RegistryError::Closed) => {
+                self.environment.account.strike_left_behind(process_id);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%process_id, %error, "what became of a run is not stored yet");
+                false
+            }
+        }
+    }
+
+    /// A pass has seen what is left behind as what is stored of it, and an earlier drive may have left it to this one.
+    async fn give_up_the_rest(&mut self) {
+        for process_id in self.environment.account.all_left_behind() {
+            let pause = if self.give_up(&process_id).await { Duration::ZERO } else { GIVE_UP_PAUSE };
+            self.agenda.note(process_id, Look::DueIn(pause), Instant::now());
+        }
+    }
+
+    /// We are the owner of this lease: nobody else is, unless somebody was given it since, and nobody else may say what became
+    /// of its run. What is bound to an owner that lives would have no end else.
+    async fn try_give_up(
+        &self,
+        process_id: &ProcessId,
+        LeftBehind { lease, is_lost }: &LeftBehind,
+    ) -> Result<(), RegistryError> {
         let registry = &self.environment.registry;
         let Some(record) = registry.get_process(process_id).await? else { return Ok(()) };
-        let began = record.attempts.latest.as_ref().is_some_and(|latest| latest.fencing_token == lease.fencing_token);
+        let latest = record.attempts.latest.as_ref();
+        let began = latest.is_some_and(|latest| latest.owner.same_incarnation(&lease.owner));
         let is_bound = record.registration.disposition == RecoveryDisposition::OwnerBound;
         if is_bound && began && !record.status.is_terminal() {
+            let (code, message) = if *is_lost {
+                ("lease_lost", "its run was ended because its lease could not be renewed in time")
+            } else {
+                ("run_killed", "its run was killed in a host that lives on")
+            };
             let failure = AttemptFailure {
                 class: ProcessFailureClass::Internal,
-                code: "run_killed".to_owned(),
-                message: "its run was killed in a host that lives on".to_owned(),
+                code: code.to_owned(),
+                message: message.to_owned(),
             };
-            let command = Command::FailAttempt { failure, fence: lease.fence() };
-            return passes_soon(|| registry.execute(process_id, command.clone())).await.map(drop);
+            let fail = async |lease: &ProcessLease| {
+                let command = Command::FailAttempt { failure: failure.clone(), fence: lease.fence() };
+                registry.execute(process_id, command).await.map(drop)
+            };
+            return match fail(lease).await {
+                Err(RegistryError::Refused(Refusal::LeaseLost { .. })) => {
+                    // We may have taken it up again without an answer. Whoever may have had it meanwhile has not ended the
+                    // process, and could not execute it: what became of its one execution, we know.
+                    let ttl_ms = self.environment.options.timings.ttl_ms();
+                    match registry.claim_process_lease(process_id, lease.owner.clone(), ttl_ms).await? {
+                        ProcessLeaseClaimOutcome::Acquired { lease: next, .. } => fail(&next).await,
+                        ProcessLeaseClaimOutcome::Busy { .. } => Ok(()),
+                    }
+                }
+                answered => answered,
+            };
         }
-        registry.complete_process_lease(&lease).await
+        registry.complete_process_lease(lease).await
     }
 
     async fn look_at(&mut self, ids: Vec<ProcessId>) {
@@ -271,6 +325,10 @@ impl Drive {
         let environment = Arc::clone(&self.environment);
         let mut sweep = Sweep::new(&environment, &self.supervisor);
         for process_id in ids {
+            if !self.give_up(&process_id).await {
+                sweep.looks.insert(process_id, Look::DueIn(GIVE_UP_PAUSE));
+                continue;
+            }
             match environment.registry.get_process(&process_id).await {
                 Ok(Some(record)) => sweep.look_at(&record).await,
                 // It is gone.

@@ -38,6 +38,8 @@ pub(super) struct Environment {
     pub(super) executors: ProcessExecutors,
     pub(super) options: WorkerOptions,
     pub(super) account: Arc<Account>,
+    /// Tells this worker from every other that has the same owner in its options.
+    life: u64,
     attempts: AtomicU64,
 }
 
@@ -45,6 +47,15 @@ pub(super) struct Environment {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerError {
+    /// The owner in its options is none under which leases could be claimed.
+    #[error("the worker cannot be an owner of leases: {0}")]
+    Owner(Refusal),
+    /// The system gave no random number, by which this worker is told from an earlier one.
+    #[error("no randomness for the worker's identity: {reason}")]
+    Randomness {
+        /// Why.
+        reason: String,
+    },
     /// Its actors could not be started.
     #[error("the worker's actors could not be started: {reason}")]
     Spawn {
@@ -64,20 +75,27 @@ impl Environment {
         registry: Arc<dyn ProcessRegistry>,
         executors: ProcessExecutors,
         options: WorkerOptions,
+        life: u64,
     ) -> Arc<Self> {
         let account = Account::new(options.concurrent_runs);
-        Arc::new(Self { registry, executors, options, account, attempts: AtomicU64::new(0) })
+        Arc::new(Self { registry, executors, options, account, life, attempts: AtomicU64::new(0) })
     }
 
     pub(super) fn observer(&self) -> Observer<'_> {
         Observer { registry: &*self.registry, executors: &self.executors, options: &self.options }
     }
 
-    /// A new owner for one acquisition of one lease: an earlier acquisition by this same worker fences a later one.
+    /// A new owner for one acquisition of one lease: a later acquisition by this same worker fences an earlier one.
     pub(super) fn attempt_owner(&self) -> LeaseOwnerIdentity {
+        self.owner_of_attempt(self.attempts.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// No two are one incarnation, not even those of two workers that were given one owner: a claim by an incarnation that
+    /// holds the lease already is granted, and begins nothing new.
+    fn owner_of_attempt(&self, number: u64) -> LeaseOwnerIdentity {
         let stem = &self.options.owner;
-        let number = self.attempts.fetch_add(1, Ordering::Relaxed);
-        LeaseOwnerIdentity { incarnation_id: format!("{}:{number}", stem.incarnation_id), ..stem.clone() }
+        let incarnation_id = format!("{}:{:016x}:{number}", stem.incarnation_id, self.life);
+        LeaseOwnerIdentity { incarnation_id, ..stem.clone() }
     }
 
     /// Resolves when the wall clock has reached an instant. It may jump: so it is read again from time to time.
@@ -107,10 +125,8 @@ impl Environment {
 impl Worker {
     /// Starts a worker on the current tokio runtime. It looks at everything that has not ended at once.
     ///
-    /// `options.owner` must name this life of the worker: its incarnation id is never used twice.
-    ///
     /// # Errors
-    /// [`WorkerError::Spawn`].
+    /// [`WorkerError::Owner`], [`WorkerError::Randomness`] and [`WorkerError::Spawn`].
     pub async fn start(
         registry: Arc<dyn ProcessRegistry>,
         executors: ProcessExecutors,
@@ -122,7 +138,7 @@ impl Worker {
     /// Starts a worker that is linked to an actor of the host.
     ///
     /// # Errors
-    /// [`WorkerError::Spawn`].
+    /// Those of [`start`](Self::start).
     pub async fn start_linked(
         registry: Arc<dyn ProcessRegistry>,
         executors: ProcessExecutors,
@@ -138,7 +154,9 @@ impl Worker {
         options: WorkerOptions,
         supervisor: Option<ActorCell>,
     ) -> Result<Self, WorkerError> {
-        let environment = Environment::new(registry, executors, options);
+        let life = getrandom::u64().map_err(|error| WorkerError::Randomness { reason: error.to_string() })?;
+        let environment = Environment::new(registry, executors, options, life);
+        environment.owner_of_attempt(u64::MAX).check().map_err(WorkerError::Owner)?;
         let arguments = Arc::clone(&environment);
         let spawned = match supervisor {
             None => WorkerActor::spawn(None, WorkerActor, arguments).await,

@@ -121,7 +121,7 @@ impl Journal {
         receipt.record.ok_or_else(|| Refusal::Unknown { process_id: self.process_id.clone() }.into())
     }
 
-    /// Tries as long as the lease is held: a store that is full for an hour costs the hour, and not the work.
+    /// Tries as long as the lease is held: a store that is full for less than its lease lasts costs that time, and not the work.
     async fn execute(
         &self,
         command: impl Fn(LeaseFence) -> Command + Send + Sync,
@@ -148,15 +148,7 @@ const RELEASE_TRIES: usize = 5;
 
 /// Whether the error may pass, and the write may be made again then.
 const fn passes(error: &RegistryError, repeat: Repeat) -> bool {
-    match error {
-        RegistryError::Busy { .. } | RegistryError::Unavailable { .. } | RegistryError::NotStored { .. } => true,
-        RegistryError::OutcomeUnknown { .. } => matches!(repeat, Repeat::Harmless),
-        RegistryError::Refused(_)
-        | RegistryError::AcrossOutcomeUnknown { .. }
-        | RegistryError::Store(_)
-        | RegistryError::WrongAnswer { .. }
-        | RegistryError::Closed => false,
-    }
+    error.may_pass() && (error.changed_nothing() || matches!(repeat, Repeat::Harmless))
 }
 
 /// Makes a write again that may be made again, some times.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
+use super::agenda::later;
 use crate::domain::{LeaseFence, LeaseTimings, ProcessLease, ProcessLeaseClaimOutcome, Refusal};
 use crate::port::{ProcessRegistry, ProcessRegistryExt, RegistryError};
 use crate::telemetry;
@@ -34,17 +35,28 @@ enum Tenure {
 pub(super) struct LeaseKeeper {
     tenure: watch::Receiver<Tenure>,
     release_expected: Arc<AtomicBool>,
+    /// Whether the renewal was ended by us.
+    is_stopped: AtomicBool,
     renewal: AbortHandle,
 }
 
 impl LeaseKeeper {
-    /// Begins to renew a lease that was acquired just now.
-    pub(super) fn start(registry: Arc<dyn ProcessRegistry>, lease: ProcessLease, timings: LeaseTimings) -> Arc<Self> {
+    /// Begins to renew a lease that was asked for at an instant and acquired: the store cannot have granted it later than its
+    /// answer, but any time before.
+    pub(super) fn start(
+        registry: Arc<dyn ProcessRegistry>,
+        lease: ProcessLease,
+        timings: LeaseTimings,
+        asked_at: Instant,
+    ) -> Arc<Self> {
         let (sender, tenure) = watch::channel(Tenure::Held(lease.clone()));
         let release_expected = Arc::new(AtomicBool::new(false));
+        let deadline = later(asked_at, timings.ttl());
+        let release_expected_there = Arc::clone(&release_expected);
         let renewal =
-            Renewal { registry, lease, timings, tenure: sender, release_expected: Arc::clone(&release_expected) };
-        Arc::new(Self { tenure, release_expected, renewal: tokio::spawn(renewal.run()).abort_handle() })
+            Renewal { registry, lease, timings, deadline, tenure: sender, release_expected: release_expected_there };
+        let renewal = tokio::spawn(renewal.run()).abort_handle();
+        Arc::new(Self { tenure, release_expected, is_stopped: AtomicBool::new(false), renewal })
     }
 
     /// What fences the writes of the run, now.
@@ -61,14 +73,20 @@ impl LeaseKeeper {
 
     /// Whether it was lost.
     pub(super) fn is_lost(&self) -> bool {
-        matches!(&*self.tenure.borrow(), Tenure::Lost(_))
+        matches!(&*self.tenure.borrow(), Tenure::Lost(_)) || self.renewal_has_died()
+    }
+
+    /// Whether nobody renews it any more, although we have not ended that: then it is as good as lost.
+    fn renewal_has_died(&self) -> bool {
+        self.tenure.has_changed().is_err() && !self.is_stopped.load(Ordering::SeqCst)
     }
 
     /// Waits for the loss of the lease. To drop the future loses nothing.
     pub(super) async fn lost(&self) {
         let mut tenure = self.tenure.clone();
-        if tenure.wait_for(|tenure| matches!(tenure, Tenure::Lost(_))).await.is_err() {
-            // The renewal was ended by us: then nobody tells us of a loss.
+        let renewal_has_ended = tenure.wait_for(|tenure| matches!(tenure, Tenure::Lost(_))).await.is_err();
+        if renewal_has_ended && !self.renewal_has_died() {
+            // It was ended by us: then nobody tells us of a loss.
             std::future::pending::<()>().await;
         }
     }
@@ -80,6 +98,7 @@ impl LeaseKeeper {
 
     /// Ends the renewal, for a lease that is about to be given up.
     pub(super) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
         self.renewal.abort();
     }
 }
@@ -95,14 +114,16 @@ struct Renewal {
     registry: Arc<dyn ProcessRegistry>,
     lease: ProcessLease,
     timings: LeaseTimings,
+    /// When it has run out, if it is not renewed. This clock stands still while the machine sleeps: what it measures is how
+    /// long the store has not answered.
+    deadline: Instant,
     tenure: watch::Sender<Tenure>,
     release_expected: Arc<AtomicBool>,
 }
 
 impl Renewal {
     async fn run(mut self) {
-        // This clock stands still while the machine sleeps: what it measures is how long the store has not answered.
-        let mut deadline = Instant::now() + self.timings.ttl();
+        let mut deadline = self.deadline;
         let mut pause = self.timings.renew_interval();
         loop {
             sleep(pause).await;
@@ -115,7 +136,7 @@ impl Renewal {
             });
             pause = match answered {
                 Ok(()) => {
-                    deadline = asked_at + self.timings.ttl();
+                    deadline = later(asked_at, self.timings.ttl());
                     self.timings.renew_interval()
                 }
                 Err(error) => match judge(&error, deadline.saturating_duration_since(Instant::now())) {
@@ -147,15 +168,15 @@ impl Renewal {
         Ok(())
     }
 
-    /// Claims a lease that has run out anew. That ours is the one that is displaced by it proves that nobody else has
-    /// had it since.
+    /// Claims a lease that has run out anew. Each acquisition has the next fence: the one after ours proves that nobody else has
+    /// had it since, also where an earlier claim of ours was carried out and its answer lost.
     async fn take_up_again(&self, ttl_ms: u64) -> Result<ProcessLease, RegistryError> {
         let owner = self.lease.owner.clone();
         let claimed = self.registry.claim_process_lease(&self.lease.process_id, owner, ttl_ms).await?;
         let lost = || RegistryError::Refused(Refusal::LeaseLost { process_id: self.lease.process_id.clone() });
         match claimed {
-            ProcessLeaseClaimOutcome::Acquired { lease, displaced: Some(displaced) }
-                if displaced.fence() == self.lease.fence() =>
+            ProcessLeaseClaimOutcome::Acquired { lease, .. }
+                if lease.fencing_token == self.lease.fencing_token.next() =>
             {
                 tracing::warn!(process_id = %lease.process_id, "the lease ran out and is taken up again");
                 Ok(lease)

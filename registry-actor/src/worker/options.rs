@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::scope::WorkerScope;
 use crate::actor::SystemClock;
-use crate::domain::{LeaseOwnerIdentity, LeaseTimings, StoreSession};
+use crate::domain::{LeaseOwnerIdentity, LeaseOwnerLiveness, LeaseTimings, StoreSession};
 use crate::port::Clock;
 
 /// Settings of a worker. All but the owner have a default.
@@ -14,10 +14,13 @@ use crate::port::Clock;
 #[non_exhaustive]
 pub struct WorkerOptions {
     /// Who the worker is: the name under which it begins executions, and how its death can be proved. Each attempt holds
-    /// its lease as an incarnation of its own, so that an earlier attempt of the same worker fences a later one.
+    /// its lease as an incarnation of its own, whose id begins with that of this owner, so that a later attempt fences an earlier
+    /// one. [`ActorRegistry::owner`](crate::actor::ActorRegistry::owner) makes one for a worker in the host of the store.
     pub owner: LeaseOwnerIdentity,
     /// The session in which the store is open, where the worker can know it: it proves the death of owners of earlier
-    /// sessions. Without it, such owners end by time.
+    /// sessions. Without it no death is proved, and every owner ends by time. A worker elsewhere whose host was started anew goes
+    /// on with the session that it was given: what it cannot prove then ends by time too. Default: the one by which the owner's
+    /// death can be proved, if it is one.
     pub session: Option<StoreSession>,
     /// Which processes it looks at. Default: all.
     pub scope: WorkerScope,
@@ -43,9 +46,13 @@ impl WorkerOptions {
     /// The usual settings for this owner.
     #[must_use]
     pub fn new(owner: LeaseOwnerIdentity) -> Self {
+        let session = match &owner.liveness {
+            LeaseOwnerLiveness::StoreSession { session } => Some(session.clone()),
+            LeaseOwnerLiveness::LocalProcess { .. } | LeaseOwnerLiveness::Opaque => None,
+        };
         Self {
             owner,
-            session: None,
+            session,
             scope: WorkerScope::default(),
             timings: LeaseTimings::default(),
             concurrent_runs: 64,
@@ -57,7 +64,7 @@ impl WorkerOptions {
         }
     }
 
-    /// The same for a worker that lives in the host of the store.
+    /// The same for a worker that is told the session by a registry elsewhere.
     #[must_use]
     pub fn in_session(self, session: StoreSession) -> Self {
         Self { session: Some(session), ..self }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
 use super::account::RunEntry;
@@ -62,6 +62,7 @@ impl Run {
     /// [`RegistryError`]. The lease is given up, or runs out.
     pub(super) async fn take_over(&self) -> Result<TakeOver, RegistryError> {
         let owner = self.environment.attempt_owner();
+        let asked_at = Instant::now();
         let (lease, displaced) = match self.acquire(&owner).await? {
             Acquisition::Acquired { lease, displaced } => (lease, displaced),
             Acquisition::Busy { holder } => {
@@ -72,7 +73,7 @@ impl Run {
             Acquisition::Ended => return Ok(TakeOver::Ended),
         };
         let registry = Arc::clone(&self.environment.registry);
-        let keeper = LeaseKeeper::start(Arc::clone(&registry), *lease, self.environment.options.timings);
+        let keeper = LeaseKeeper::start(Arc::clone(&registry), *lease, self.environment.options.timings, asked_at);
         self.entry.hold(&keeper);
         let claimed = Claimed {
             run: self,

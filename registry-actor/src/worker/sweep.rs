@@ -124,6 +124,8 @@ impl<'drive> Sweep<'drive> {
             for record in page.records.iter().filter(|record| !is_skipped(record.id())) {
                 self.look_at(record).await;
             }
+            // Nothing can be done with these; what stands behind them is looked at all the same.
+            self.report.unreadable += page.damaged.len();
             after = page.records.last().map(|record| record.id().clone());
             if !page.has_more || after.is_none() {
                 return Ok(None);

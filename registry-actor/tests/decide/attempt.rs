@@ -328,7 +328,7 @@ fn a_failed_attempt_is_recorded_and_gives_the_lease_up_in_the_same_decision() {
     assert_eq!(decision, releasing(inserts([failed(3, 1, EPOCH + 100)]), 2, 1));
     let record = world.record();
     assert!(!record.status.is_terminal());
-    let pending = AttemptFailed { attempt: 1, failure: failure(), retry_at_ms: EPOCH + 100 };
+    let pending = AttemptFailed { attempt: 1, failure: failure(), retry_at_ms: EPOCH + 100, fencing_token: None };
     assert_eq!(record.attempts.pending_retry(), Some(&pending));
     assert_eq!(record.attempts.begun, 1);
     assert_eq!(world.state.body_sequence, Sequence(3));
@@ -462,6 +462,30 @@ fn a_holder_that_began_nothing_has_no_attempt_to_fail() {
     assert_eq!(world.run(fail(&lease)), releasing(inserts([ended(1, "a", 1)]), 2, 1));
 }
 
+/// A machine slept longer than the lease lasts. The run took its lease up again and failed, and was told that it had begun no
+/// attempt: its failure was lost, and the next attempt did not wait for the backoff.
+#[test]
+fn an_attempt_outlasts_the_lease_that_it_was_begun_under() {
+    let mut world = retrying(POLICY);
+    begun(&mut world, "a");
+    world.advance(100);
+    let again = world.claim(&owner("a"), 100);
+    assert_eq!(again.fencing_token, Fence(2), "under a new fence");
+    let other_life = LeaseOwnerIdentity { incarnation_id: "next".to_owned(), ..owner("a") };
+    let mut displaced = world.clone();
+    displaced.advance(100);
+    let of_other_life = displaced.claim(&other_life, 100);
+    assert_eq!(displaced.refusal(fail(&of_other_life)), Refusal::NoAttemptBegun { process_id: id() });
+
+    world.run(fail(&again));
+    let failed = world.record().attempts.failure.clone().expect("a failure");
+    assert_eq!((failed.attempt, &failed.failure), (1, &failure()));
+    assert!(world.record().attempts.pending_retry().is_some(), "the next attempt waits");
+    assert_eq!(world.run(fail(&again)), Decision::default(), "the same again is told that it stands");
+    let third = world.claim(&owner("a"), 100);
+    assert_eq!(world.refusal(fail(&third)), Refusal::NoAttemptBegun { process_id: id() }, "it has failed already");
+}
+
 /// A failure that was taken of one attempt and refused of the last one would leave the process without an end.
 #[test]
 fn a_failure_is_as_large_as_an_outcome_may_be_whichever_attempt_it_is_of() {
@@ -510,7 +534,7 @@ fn what_cannot_be_read_of_an_attempt_changes_nothing() {
 /// A record that had a failure and no attempt was stored without the failure, and read back as another.
 #[test]
 fn whatever_is_known_of_attempts_is_stored() {
-    let failure = AttemptFailed { attempt: 0, failure: failure(), retry_at_ms: 1 };
+    let failure = AttemptFailed { attempt: 0, failure: failure(), retry_at_ms: 1, fencing_token: None };
     assert!(!ProcessAttempts { failure: Some(Arc::new(failure)), ..ProcessAttempts::default() }.is_empty());
     let latest = Some(Arc::new(attempt(0, "a", 1)));
     assert!(!ProcessAttempts { latest, ..ProcessAttempts::default() }.is_empty());

@@ -146,10 +146,11 @@ pub async fn whole_feed<R: ProcessRegistry + ?Sized>(registry: &R) -> Result<Vec
     let (mut feed, mut after) = (Vec::new(), None);
     loop {
         let page = registry.changes_since(after, EventPage::MAX_LIMIT).await?;
-        feed.extend(page.changes);
-        if !page.has_more {
+        let (next, has_more) = (page.next.clone(), page.has_more);
+        feed.extend(page.into_changes());
+        if !has_more {
             return Ok(feed);
         }
-        after = Some(page.next);
+        after = Some(next);
     }
 }

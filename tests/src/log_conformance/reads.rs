@@ -42,14 +42,14 @@ pub async fn the_feed_resumes_at_any_position(backend: &mut dyn LogBackend) {
         loop {
             let page = log.feed(cursor, limit).await.expect("a page");
             cursor = page.next;
-            collect(&page.batches, &mut seen);
+            collect(&page.changes.batches, &mut seen);
             if !page.has_more {
                 break;
             }
         }
         assert_eq!(seen, whole, "in pages of {limit}");
         let rest = log.feed(cursor, limit).await.expect("a page");
-        assert!(rest.batches.is_empty() && rest.next == cursor && !rest.has_more);
+        assert!(rest.changes.batches.is_empty() && rest.next == cursor && !rest.has_more);
     }
 }
 

@@ -95,8 +95,8 @@ struct Life {
 struct Try {
     /// The fence of the lease under which it was begun.
     fence: u64,
-    /// Why it failed, if it did and another may follow.
-    failed: Option<AttemptFailure>,
+    /// Why it failed, if it did and another may follow, and the fence under which that was told.
+    failed: Option<(AttemptFailure, u64)>,
 }
 
 #[derive(Debug, Clone)]

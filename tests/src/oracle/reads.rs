@@ -271,7 +271,7 @@ impl Driver {
             let plain = found
                 .as_ref()
                 .map_err(Clone::clone)
-                .map(|page| (page.changes.iter().cloned().map(plain_change).collect::<Vec<_>>(), page.has_more));
+                .map(|page| (page.clone().into_changes().map(plain_change).collect::<Vec<_>>(), page.has_more));
             Self::same(&format!("{limit} changes after {seen}"), &expected, &plain)?;
             let (Ok((told, has_more)), Ok(found)) = (expected, found) else { return Ok(()) };
             seen = told.len().checked_sub(1).map_or(seen, |last| changes[last].0);

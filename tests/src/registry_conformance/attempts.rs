@@ -148,7 +148,7 @@ pub async fn a_failed_attempt_gives_its_lease_up_and_the_last_one_ends_the_proce
             assert_eq!(record(registry, &id).await.attempts.pending_retry(), None, "it runs");
             stage.clock.advance_ms(7);
             let retry_at_ms = stage.clock.now().epoch_ms + backoff_ms;
-            let expected = AttemptFailed { attempt: number, failure: failure(), retry_at_ms };
+            let expected = AttemptFailed { attempt: number, failure: failure(), retry_at_ms, fencing_token: None };
             let answered = registry.fail_process_attempt(&id, failure(), lease.fence()).await.expect("a failure");
             assert_eq!(answered.attempts.pending_retry(), Some(&expected));
             assert!(!answered.status.is_terminal());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use registry_actor::actor::own_liveness;
 use registry_actor::domain::{
     LeaseOwnerIdentity, LeaseOwnerLiveness, ProcessAwaitOutput, ProcessEvent, ProcessEventAppendRequest,
     ProcessEventSemanticsSpec, ProcessEventType, ProcessHandleDescriptor, ProcessId, ProcessInput, ProcessLease,
@@ -104,33 +105,38 @@ pub(super) fn of_status(status: ProcessStatusFilter) -> ProcessListFilter {
 }
 
 /// An owner that is an operating-system process of this machine, boot and namespace.
-pub(super) fn local_owner(name: &str, pid: u32, process_start: &str) -> LeaseOwnerIdentity {
-    on_machine(name, pid, process_start, "this machine", Some(1))
+pub(super) fn local_owner(name: &str, process_start: &str) -> LeaseOwnerIdentity {
+    let mut liveness = own_liveness();
+    let LeaseOwnerLiveness::LocalProcess { process_start: start, .. } = &mut liveness else {
+        panic!("this system tells of processes, got {liveness:?}")
+    };
+    process_start.clone_into(start);
+    LeaseOwnerIdentity { owner_id: name.to_owned(), incarnation_id: "1".to_owned(), liveness }
 }
 
-pub(super) fn on_machine(
-    name: &str,
-    pid: u32,
-    process_start: &str,
-    host: &str,
-    pid_namespace: Option<u64>,
+/// The same on another machine.
+pub(super) fn on_another_machine(owner: LeaseOwnerIdentity) -> LeaseOwnerIdentity {
+    with_liveness(owner, |host_id, _| "another machine".clone_into(host_id))
+}
+
+/// The same in another PID namespace of this machine, or in one that is not known.
+pub(super) fn in_namespace(owner: LeaseOwnerIdentity, of: impl FnOnce(u64) -> Option<u64>) -> LeaseOwnerIdentity {
+    with_liveness(owner, |_, pid_namespace| *pid_namespace = pid_namespace.and_then(of))
+}
+
+fn with_liveness(
+    mut owner: LeaseOwnerIdentity,
+    change: impl FnOnce(&mut String, &mut Option<u64>),
 ) -> LeaseOwnerIdentity {
-    LeaseOwnerIdentity {
-        owner_id: name.to_owned(),
-        incarnation_id: "1".to_owned(),
-        liveness: LeaseOwnerLiveness::LocalProcess {
-            host_id: host.to_owned(),
-            boot_id: "this boot".to_owned(),
-            pid,
-            process_start: process_start.to_owned(),
-            pid_namespace,
-        },
+    if let LeaseOwnerLiveness::LocalProcess { host_id, pid_namespace, .. } = &mut owner.liveness {
+        change(host_id, pid_namespace);
     }
+    owner
 }
 
 /// An owner that is provably dead: this very pid lives, and began at another time than the owner's.
 pub(super) fn dead_owner(name: &str) -> LeaseOwnerIdentity {
-    local_owner(name, std::process::id(), "0")
+    local_owner(name, "0")
 }
 
 pub(super) async fn claimed(

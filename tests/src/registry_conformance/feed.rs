@@ -11,13 +11,15 @@ async fn follow(registry: &FoldChecked, after: Option<ChangeCursor>, limit: u32)
     let (mut changes, mut after) = (Vec::new(), after);
     loop {
         let page = registry.changes_since(after, limit).await.expect("a page");
-        assert!(page.changes.len() <= limit as usize);
+        assert!(page.entries.len() <= limit as usize);
         assert!(page.next.position() <= page.safe_through.position());
-        changes.extend(page.changes);
-        if !page.has_more {
-            return (changes, page.next);
+        assert!(page.entries.last().is_none_or(|last| last.cursor == page.next), "{page:?}");
+        let (next, has_more) = (page.next.clone(), page.has_more);
+        changes.extend(page.into_changes());
+        if !has_more {
+            return (changes, next);
         }
-        after = Some(page.next);
+        after = Some(next);
     }
 }
 
@@ -63,6 +65,11 @@ pub async fn the_feed_tells_every_change_in_order(stage: &mut Stage) {
     for limit in [1, 2, 3] {
         assert_eq!(follow(registry, None, limit).await, (all.clone(), end.clone()), "in pages of {limit}");
     }
+    let entries = registry.changes_since(None, 1_000).await.expect("a page").entries;
+    for (place, entry) in entries.iter().enumerate() {
+        let (rest, rest_end) = follow(registry, Some(entry.cursor.clone()), 4).await;
+        assert_eq!((&rest[..], &rest_end), (&all[place + 1..], &end), "behind {:?}", entry.change);
+    }
     let (nothing, still) = follow(registry, Some(end.clone()), 10).await;
     assert_eq!((nothing.len(), &still), (0, &end));
 
@@ -102,8 +109,8 @@ pub async fn a_reader_of_the_feed_beside_writers_misses_nothing(stage: &mut Stag
     let (mut seen, mut after) = (Vec::new(), None);
     while seen.len() < 4 * 11 {
         let page = registry.changes_since(after, 3).await.expect("a page");
-        seen.extend(told(&page.changes));
-        after = Some(page.next);
+        after = Some(page.next.clone());
+        seen.extend(told(&page.into_changes().collect::<Vec<_>>()));
         tokio::task::yield_now().await;
     }
     for writer in writers {
@@ -151,5 +158,5 @@ pub async fn a_cursor_that_is_not_of_this_store_is_refused(stage: &mut Stage) {
         assert_eq!(refusal(pruned), Refusal::Cursor(fault));
     }
     assert!(registry.get_process(&process_id("p")).await.expect("a read").is_some(), "nothing was pruned");
-    assert!(registry.changes_since(Some(good), 10).await.expect("a page").changes.is_empty());
+    assert!(registry.changes_since(Some(good), 10).await.expect("a page").entries.is_empty());
 }

@@ -92,7 +92,7 @@ pub async fn c20_delete_session_revokes_handles_by_session(stage: &mut Stage) {
     assert!(registry.append_event(&sole, ping("to nobody")).await.expect("an append").deliveries.is_empty());
 
     let page = registry.changes_since(None, 1_000).await.expect("changes");
-    let deletions = page.changes.iter().filter(|change| matches!(change, ProcessChange::SessionDeleted(_)));
+    let deletions = page.into_changes().filter(|change| matches!(change, ProcessChange::SessionDeleted(_)));
     let [ProcessChange::SessionDeleted(deletion)] = &deletions.collect::<Vec<_>>()[..] else { panic!("one deletion") };
     assert_eq!((deletion.session_id.as_str(), deletion.revoked_handle_count, deletion.deleted_wake_count), ("s", 3, 2));
     let again = registry.delete_session_process_state("s").await.expect("nothing left");

@@ -113,15 +113,15 @@ pub async fn c28_process_lease_reclaim_contract(stage: &mut Stage) {
     let registry = &stage.registry;
     let id = registered(registry, "p").await;
     let dead = claimed(registry, &id, dead_owner("dead"), MINUTE_MS).await;
-    let claimant = |name: &str| local_owner(name, std::process::id(), "1");
+    let claimant = |name: &str| local_owner(name, "1");
     assert_eq!(busy(registry, &id, claimant("b")).await, dead, "a claim never reclaims by itself");
 
     let reclaim = |owner: LeaseOwnerIdentity, observed: ProcessLease| {
         registry.reclaim_process_lease(&id, owner, observed, MINUTE_MS)
     };
-    let elsewhere = on_machine("b", 1, "1", "another machine", Some(1));
-    let in_a_container = on_machine("b", 1, "1", "this machine", Some(2));
-    let unproved = on_machine("b", 1, "1", "this machine", None);
+    let elsewhere = on_another_machine(claimant("b"));
+    let in_a_container = in_namespace(claimant("b"), |inode| Some(inode ^ 1));
+    let unproved = in_namespace(claimant("b"), |_| None);
     for stranger in [elsewhere, in_a_container, unproved, opaque_owner("b")] {
         let answer = reclaim(stranger, dead.clone()).await.expect("an answer");
         assert_eq!(answer, ProcessLeaseClaimOutcome::Busy { holder: dead.clone() });
@@ -142,6 +142,13 @@ pub async fn c28_process_lease_reclaim_contract(stage: &mut Stage) {
     assert_eq!(busy(registry, &id, opaque_owner("d")).await, *winner);
     let again = reclaim(claimant("d"), dead.clone()).await.expect("an answer");
     assert_eq!(again, ProcessLeaseClaimOutcome::Busy { holder: winner.clone() }, "the observed holder is stale");
+
+    // Two in one container, seen by a registry outside of it: to it the pid is somebody else's, or nobody's.
+    let contained = registered(registry, "contained").await;
+    let inside = |owner| in_namespace(owner, |inode| Some(inode ^ 1));
+    let holder = claimed(registry, &contained, inside(dead_owner("a")), MINUTE_MS).await;
+    let answer = registry.reclaim_process_lease(&contained, inside(claimant("b")), holder.clone(), 1).await;
+    assert_eq!(answer.expect("an answer"), ProcessLeaseClaimOutcome::Busy { holder });
 
     let silent = registered(registry, "silent").await;
     let opaque = claimed(registry, &silent, opaque_owner("a"), 20).await;

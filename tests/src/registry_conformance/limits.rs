@@ -128,7 +128,7 @@ pub async fn a_page_of_nothing_is_refused_and_a_large_one_is_cut(stage: &mut Sta
     assert_eq!((page.events.len(), page.has_more), (largest, true));
     assert_eq!(registry.recent_events(&id, u32::MAX).await.expect("events").len(), largest);
     let page = registry.changes_since(None, u32::MAX).await.expect("changes");
-    assert_eq!((page.changes.len(), page.has_more), (largest, true));
+    assert_eq!((page.entries.len(), page.has_more), (largest, true));
     let all = registry.events_after(&id, Sequence(0)).await.expect("events");
     assert_eq!(all.len(), (largest / Limits::EVENTS_PER_COMMAND + 1) * Limits::EVENTS_PER_COMMAND);
     let page = registry.list_page(ProcessListFilter::any(), None, ProcessPage::MAX_LIMIT + 1).await.expect("a page");

@@ -196,8 +196,9 @@ pub async fn w26_a_pruned_id_leaves_a_tombstone_and_lives_again_as_the_next_gene
     assert_eq!(tombstone.generation, 3, "kept while the id lives again");
     // What is left of an id is one tombstone, in the feed too: a reader that begins anew is told of the last life that ended.
     let page = registry.changes_since(None, 1_000).await.expect("changes");
-    let [ProcessChange::Pruned(last), ProcessChange::Event(registered)] = &page.changes[..] else {
-        panic!("expected a tombstone and a registration, got {:?}", page.changes)
+    let changes: Vec<_> = page.into_changes().collect();
+    let [ProcessChange::Pruned(last), ProcessChange::Event(registered)] = &changes[..] else {
+        panic!("expected a tombstone and a registration, got {changes:?}")
     };
     assert_eq!((last, registered.sequence), (&tombstone, Sequence(0)));
 }

@@ -298,8 +298,8 @@ impl Client {
         let limit = 1 + u32::try_from(self.dice.below(30)).expect("few");
         if let Some(Answer::Changes(page)) = self.ask(host, Query::Changes { after: self.cursor.clone(), limit }).await
         {
-            self.projected.extend(page.changes);
-            self.cursor = Some(page.next);
+            self.cursor = Some(page.next.clone());
+            self.projected.extend(page.into_changes());
         }
     }
 

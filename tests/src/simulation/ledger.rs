@@ -68,7 +68,7 @@ impl CommitFollower for Ledger {
     fn follow(&self, group: &CommittedGroup) {
         let mut entries = self.lock();
         let entries = &mut *entries;
-        for batch in &*group.batches {
+        for batch in &group.changes.batches {
             let generation = batch.record.generation;
             let life = entries
                 .lives
@@ -85,7 +85,7 @@ impl CommitFollower for Ledger {
                 entries.events.push((generation, Arc::clone(event)));
             }
         }
-        for tombstone in &*group.pruned {
+        for tombstone in &group.changes.pruned {
             match entries.lives.get_mut(&(tombstone.process_id.clone(), tombstone.generation)) {
                 Some(life) => life.pruned = true,
                 None => entries.faults.push(format!("`{}` was pruned and never stored", tombstone.process_id)),

@@ -3,13 +3,14 @@
 
 use std::pin::Pin;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use registry_actor::domain::{Limits, Receipt, RegistryCommand, RegistryReceipt};
+use registry_actor::domain::{Limits, Receipt, Refusal, RegistryCommand, RegistryReceipt};
 use registry_actor::port::{
     Answer, ChangeSource, DurabilityTier, ProcessExecutor, ProcessRun, Query, RegistryError, RemainsError, RemainsOf,
 };
+use registry_actor::worker::WorkerError;
 use tokio::sync::Notify;
 
 use super::*;
@@ -653,6 +654,164 @@ async fn a_run_ends_for_the_reason_that_it_was_told_first() {
     go_on.notify_one();
     assert_eq!(scene.outcome(&id).await.terminal_state(), ProcessTerminalState::Cancelled);
     assert_eq!(scene.executor.attempts(&id), [1, 2], "it went on, and was asked to stop then");
+    scene.end(worker).await;
+}
+
+/// The run had taken its lease up again under another fence, and was told that it had begun no attempt that could fail: the
+/// failure was lost, and the next attempt came at once.
+#[tokio::test(start_paused = true)]
+async fn a_failure_after_a_suspension_is_that_of_its_attempt() {
+    let scene = Scene::new().await;
+    let id = process_id("p");
+    scene.executor.script(&id, |run| async move {
+        if run.attempt() > 1 {
+            return RunEnd::Ended(success());
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        RunEnd::Failed(AttemptFailure::execution("broken", "it broke"))
+    });
+    let backoff = Duration::from_secs(600);
+    let backoff_ms = u64::try_from(backoff.as_millis()).expect("few");
+    let retry = RetryPolicy { max_attempts: 3, initial_backoff_ms: backoff_ms, max_backoff_ms: backoff_ms };
+    scene.register(registration("p", Rerunnable).with_retry(retry)).await;
+    let worker = scene.worker().await;
+    scene.executor.until(|told| told.begun.len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    scene.clock.suspend_ms(8 * 3_600_000);
+    scene.event(&id, CoreEventType::AttemptFailed).await;
+    let failed_at = tokio::time::Instant::now();
+    let failure = scene.record(&id).await.attempts.failure.clone().expect("a failure");
+    assert_eq!((failure.attempt, failure.failure.code.as_str()), (1, "broken"));
+    assert_eq!(scene.outcome(&id).await, success());
+    assert!(failed_at.elapsed() >= backoff, "the next attempt came after {:?}", failed_at.elapsed());
+    assert_eq!(scene.executor.attempts(&id), [1, 2]);
+    scene.end(worker).await;
+}
+
+/// The disk was full for longer than a lease lasts. Its owner had ended the run for that, lived on, and said nothing: the process
+/// was stuck until its host stopped.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_ended_because_the_store_did_not_answer_gets_its_end_when_it_does() {
+    let scene = Scene::new().await;
+    let (bound, rerunnable) = (process_id("bound"), process_id("rerunnable"));
+    scene.executor.script(&bound, |_| for_ever());
+    scene.executor.script(&rerunnable, |run| async move {
+        if run.attempt() == 1 { for_ever().await } else { RunEnd::Ended(success()) }
+    });
+    scene.register(registration("bound", OwnerBound)).await;
+    scene.register(registration("rerunnable", Rerunnable)).await;
+    let clock = Arc::clone(&scene.clock);
+    let began = clock.now().monotonic_ms;
+    let full = Duration::from_secs(600);
+    let full_ms = u64::try_from(full.as_millis()).expect("few");
+    let between = Between::commands(&scene, move |_, _| {
+        if (5_000..full_ms).contains(&(clock.now().monotonic_ms - began)) { Way::Lost(not_stored()) } else { Way::On }
+    });
+    let started = tokio::time::Instant::now();
+    let worker = scene.worker_over(between).await;
+    let drive = worker.supervisor().get_children().into_iter().next().expect("the drive");
+    scene.executor.until(|told| told.over == 2).await;
+    // What is to be said outlives who was to say it.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    drive.kill();
+    assert_eq!(failure_code(&scene.outcome(&bound).await), Some("lease_lost"));
+    assert!(started.elapsed() < full + Duration::from_secs(5), "after {:?}", started.elapsed());
+    assert_eq!(scene.executor.attempts(&bound), [1]);
+    assert_eq!(scene.outcome(&rerunnable).await, success());
+    scene.end(worker).await;
+}
+
+/// The run took its lease up again, and never heard of it. Its next renewal met a lease that it did not know for its own, gave it up,
+/// and the process was stuck.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_taken_up_again_without_an_answer_is_kept() {
+    let scene = Scene::new().await;
+    let id = process_id("p");
+    scene.executor.script(&id, |_| succeed_after(60));
+    scene.register(registration("p", OwnerBound)).await;
+    let claims = AtomicUsize::new(0);
+    let between = Between::commands(&scene, move |_, command| match command {
+        Command::ClaimLease { .. } if claims.fetch_add(1, Ordering::SeqCst) == 1 => Way::NoAnswer,
+        _ => Way::On,
+    });
+    let worker = scene.worker_over(between).await;
+    scene.executor.until(|told| told.begun.len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    scene.clock.suspend_ms(3_600_000);
+    assert_eq!(scene.outcome(&id).await, success());
+    assert_eq!(scene.executor.attempts(&id), [1]);
+    scene.end(worker).await;
+}
+
+/// The same where nothing is answered until the lease has run out once more: its end is written under the lease that it turns out to
+/// have.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_was_lost_without_an_answer_gets_its_end_under_its_later_lease() {
+    let scene = Scene::new().await;
+    let id = process_id("p");
+    scene.executor.script(&id, |_| for_ever());
+    scene.register(registration("p", OwnerBound)).await;
+    let (claims, clock) = (AtomicUsize::new(0), Arc::clone(&scene.clock));
+    let deaf_until = Arc::new(AtomicU64::new(0));
+    let deaf = Arc::clone(&deaf_until);
+    let between = Between::commands(&scene, move |_, command| match command {
+        Command::ClaimLease { .. } if claims.fetch_add(1, Ordering::SeqCst) == 1 => {
+            deaf.store(clock.now().monotonic_ms + 120_000, Ordering::SeqCst);
+            Way::NoAnswer
+        }
+        _ if clock.now().monotonic_ms < deaf.load(Ordering::SeqCst) => Way::Lost(not_stored()),
+        _ => Way::On,
+    });
+    let worker = scene.worker_over(between).await;
+    scene.executor.until(|told| told.begun.len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    scene.clock.suspend_ms(3_600_000);
+    assert_eq!(failure_code(&scene.outcome(&id).await), Some("lease_lost"));
+    assert_eq!(scene.executor.attempts(&id), [1]);
+    assert!(deaf_until.load(Ordering::SeqCst) > 0);
+    scene.end(worker).await;
+}
+
+/// Two workers were given one owner, as by hosts that both call themselves by their pid, which is 1. Each counted its claims from
+/// 0: the lease of one was taken for that of the other, and both ran the process.
+#[tokio::test(start_paused = true)]
+async fn two_workers_of_one_name_do_not_take_each_others_leases_for_their_own() {
+    let scene = Scene::new().await;
+    let (first, second) = (scene.worker().await, scene.worker().await);
+    for number in 0..20 {
+        let id = process_id(&format!("p{number}"));
+        scene.executor.script(&id, |_| succeed_after(1));
+        scene.register(registration(id.as_str(), OwnerBound)).await;
+        assert_eq!(scene.outcome(&id).await, success());
+        assert_eq!(scene.executor.attempts(&id), [1]);
+    }
+    first.shut_down(Duration::ZERO).await;
+    scene.end(second).await;
+}
+
+/// Such an owner could never claim a lease: each try would be refused when a process has already been registered.
+#[tokio::test(start_paused = true)]
+async fn a_worker_is_not_started_under_a_name_that_no_lease_takes() {
+    let scene = Scene::new().await;
+    let owner =
+        LeaseOwnerIdentity { incarnation_id: "x".repeat(Limits::NAME_BYTES), ..scene.worker_options.owner.clone() };
+    let started = Worker::start(Arc::new(scene.registry.clone()), scene.executors(), WorkerOptions::new(owner)).await;
+    let error = started.map(drop).expect_err("it is not started");
+    assert!(matches!(error, WorkerError::Owner(Refusal::LimitExceeded { .. })), "{error:?}");
+    scene.registry.shut_down(BOUND).await;
+}
+
+/// "Never" had no instant: each pass ended with a panic of the drive.
+#[tokio::test(start_paused = true)]
+async fn a_pass_may_be_due_in_as_good_as_never() {
+    let mut scene = Scene::new().await;
+    (scene.worker_options.pass_interval, scene.worker_options.longest_sleep) = (Duration::MAX, Duration::MAX);
+    let worker = scene.worker().await;
+    for _ in 0..3 {
+        worker.sweep().await.expect("a pass");
+    }
+    let id = scene.register(registration("p", Rerunnable)).await;
+    assert_eq!(scene.outcome(&id).await, success());
     scene.end(worker).await;
 }
 

@@ -71,7 +71,13 @@ impl Round {
     ) -> Result<Receipt, RegistryError> {
         let call = &envelope.call;
         let observed = match &call.command {
-            Command::ReclaimLease { observed, .. } => observe(&observed.owner.liveness),
+            // That of the holder as it is stored, of whom it is judged: what the caller has seen of it may be out of date.
+            Command::ReclaimLease { .. } => self
+                .scratch
+                .lease
+                .holder
+                .as_ref()
+                .map_or(ObservedProcess::Unknown, |holder| observe(&holder.owner.liveness)),
             _ => ObservedProcess::Unknown,
         };
         let wake = call.command.acknowledged_wake().and_then(|sequence| wakes.get(&sequence).cloned());

@@ -54,7 +54,8 @@ impl Closing {
 
     async fn put_processes_to_rest(&mut self, patience: Duration, processes: usize, mut tell: impl FnMut(usize)) {
         let inner = Arc::clone(&self.registry.inner);
-        let deadline = tokio::time::Instant::now() + patience;
+        // Also where no clock reaches as far as the patience does.
+        let mut out_of_patience = std::pin::pin!(tokio::time::sleep(patience));
         let tally = Arc::new(watch::Sender::new(Tally::default()));
         let mut changes = tally.subscribe();
         let mut resting = Vec::new();
@@ -75,7 +76,7 @@ impl Closing {
                     biased;
                     // An error means that the shard has died, and its processes with it.
                     _ = &mut answer => break true,
-                    () = tokio::time::sleep_until(deadline) => break false,
+                    () = &mut out_of_patience => break false,
                     // The sender is held here.
                     _ = changes.changed() => {
                         let left = changes.borrow_and_update().left();

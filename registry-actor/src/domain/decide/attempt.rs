@@ -59,7 +59,8 @@ pub(super) fn begin(
     Ok(both(first, fact(&started_before, CoreEventType::AttemptStarted, &begun, None, context)?))
 }
 
-/// Ends the attempt of this lease with a failure, and gives the lease up in the same transaction. Whether another
+/// Ends the attempt of this holder with a failure, and gives the lease up in the same transaction. It is that of the lease, or
+/// one that the same incarnation began under an earlier lease, which ran out and was taken up again. Whether another
 /// attempt follows, or the process ends with the failure, is what its registration declares. A holder that began no
 /// attempt has none that another could follow: it would fail for ever and use none up. That the process ends with the
 /// failure, where no other may follow, is an outcome like any other, and every holder may write it.
@@ -79,13 +80,15 @@ pub(super) fn fail(
     if let Some(existing) = record.status.await_output() {
         return Err(already_terminal(state, existing));
     }
-    let is_own = attempts.latest_is_of(fence.fencing_token);
     // The lease is gone with the failure: who sends it again, because the answer was lost, is told that it stands.
-    if is_own && attempts.pending_retry().is_some_and(|pending| pending.failure == *failure) {
+    if attempts.latest_failed_under(fence.fencing_token).is_some_and(|told| told.failure == *failure) {
         return Ok(Decision::default());
     }
-    check_fence(state, fence)?;
-    if !is_own {
+    let began_under_it = attempts.latest_is_of(fence.fencing_token);
+    let holder = check_fence(state, fence)?;
+    let goes_on = attempts.pending_retry().is_none()
+        && attempts.latest.as_ref().is_some_and(|latest| latest.owner.same_incarnation(&holder.owner));
+    if !began_under_it && !goes_on {
         return Err(Refusal::NoAttemptBegun { process_id: state.process_id.clone() });
     }
     // As the outcome that it would be: whether a failure is taken does not depend on which attempt it is of.
@@ -94,6 +97,7 @@ pub(super) fn fail(
         attempt: attempts.begun,
         failure: failure.clone(),
         retry_at_ms: context.epoch_ms.saturating_add(retry.backoff_ms(attempts.begun)),
+        fencing_token: (!began_under_it).then_some(fence.fencing_token),
     };
     let decision = fact(state, CoreEventType::AttemptFailed, &failed, None, context)?;
     Ok(Decision { lease: Some(state.lease.released()), ..decision })

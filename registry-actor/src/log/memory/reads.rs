@@ -9,7 +9,7 @@ use crate::domain::{
     RegistrationCursor, Sequence, SessionScope, WakeCursor,
 };
 use crate::port::{
-    Answer, ChangePage, EventPage, HandleGrantPage, LogError, PendingWake, PendingWakePage, ProcessChange,
+    Answer, ChangePage, EventPage, FeedEntry, HandleGrantPage, LogError, PendingWake, PendingWakePage, ProcessChange,
     ProcessGrantPage, ProcessPage, Query, RecentProcessPage,
 };
 
@@ -81,7 +81,7 @@ impl Store {
         let mut shown =
             self.after_id(after).map(|(_, process)| &process.record).filter(|record| filter.matches(record));
         let records = shown.by_ref().take(limit).map(Arc::clone).collect();
-        ProcessPage { records, has_more: shown.next().is_some() }
+        ProcessPage { records, damaged: Vec::new(), has_more: shown.next().is_some() }
     }
 
     /// Along the registrations of the feed, from the last one back.
@@ -105,7 +105,8 @@ impl Store {
         let taken: Vec<(u64, Arc<ProcessRecord>)> = shown.by_ref().take(limit).collect();
         let has_more = shown.next().is_some();
         let next = taken.last().filter(|_| has_more).map(|(position, _)| RegistrationCursor::new(*position));
-        RecentProcessPage { records: taken.into_iter().map(|(_, record)| record).collect(), next }
+        let records = taken.into_iter().map(|(_, record)| record).collect();
+        RecentProcessPage { records, damaged: Vec::new(), next }
     }
 
     fn handle_grants(
@@ -166,21 +167,16 @@ impl Store {
                 Entry::SessionDeleted { deletion, .. } => ProcessChange::SessionDeleted(deletion.clone()),
                 Entry::Gone => return None,
             };
-            Some((position, change))
+            Some(FeedEntry { cursor: self.cursor_at(position), change })
         });
         let limit = limit.clamp(1, EventPage::MAX_LIMIT) as usize;
-        let taken: Vec<(u64, ProcessChange)> = later.by_ref().take(limit).collect();
+        let entries: Vec<FeedEntry> = later.by_ref().take(limit).collect();
         let has_more = later.next().is_some();
-        let next = match taken.last() {
-            Some((position, _)) => self.cursor_at(*position),
+        let next = match entries.last() {
+            Some(last) => last.cursor.clone(),
             None => after.cloned().unwrap_or_else(|| self.cursor_at(0)),
         };
-        Ok(ChangePage {
-            changes: taken.into_iter().map(|(_, change)| change).collect(),
-            next,
-            safe_through: self.cursor_at(self.last_retained()),
-            has_more,
-        })
+        Ok(ChangePage { entries, next, safe_through: self.cursor_at(self.last_retained()), has_more })
     }
 
     /// Refuses a cursor that is not of this store as it is.

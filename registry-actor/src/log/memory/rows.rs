@@ -7,15 +7,14 @@ use super::store::{Entry, Store};
 use crate::domain::{
     ChangeCursor, ProcessHandleGrant, ProcessId, ProcessRecord, PruneFilter, SessionDeletion, SessionScope, Tombstone,
 };
-use crate::log::across::{PruneCandidate, PruneMark, Rows, StoredRow};
+use crate::log::across::{EndedPage, EndedRows, PruneCandidate, PruneMark, Rows, StoredRow};
 use crate::log::codec;
-use crate::port::{AcrossError, AppendError, CommittedBatch, LogError, ProcessBatch};
+use crate::port::{AcrossError, AppendError, GroupChanges, LogError, ProcessBatch};
 
 /// The store, and what followers are to hear.
 pub(super) struct AcrossRows<'store> {
     pub(super) store: &'store mut Store,
-    pub(super) committed: Vec<CommittedBatch>,
-    pub(super) pruned: Vec<Tombstone>,
+    pub(super) changes: GroupChanges,
 }
 
 impl AcrossRows<'_> {
@@ -26,7 +25,7 @@ impl AcrossRows<'_> {
     }
 }
 
-impl Rows for AcrossRows<'_> {
+impl EndedRows for AcrossRows<'_> {
     type Error = AcrossError;
 
     fn is_damage(error: &AcrossError) -> bool {
@@ -42,6 +41,41 @@ impl Rows for AcrossRows<'_> {
         }))
     }
 
+    fn check_cursor(&mut self, cursor: &ChangeCursor) -> Result<(), AcrossError> {
+        Ok(self.store.check_cursor(cursor)?)
+    }
+
+    fn ended(&mut self, filter: &PruneFilter, after: Option<PruneMark>, step: usize) -> Result<EndedPage, AcrossError> {
+        let is_meant = |record: &ProcessRecord| {
+            record.status.terminal_state().is_some_and(|state| filter.means(state, &record.registration))
+        };
+        let mut ended: Vec<PruneCandidate> = self
+            .store
+            .processes
+            .iter()
+            .filter(|(_, process)| is_meant(&process.record))
+            .filter_map(|(process_id, process)| {
+                let terminal_at_ms = process.record.terminal_at_ms?;
+                Some(PruneCandidate {
+                    mark: PruneMark { terminal_at_ms, tie: process.events.first()?.position },
+                    process_id: process_id.clone(),
+                    position: process.events.last()?.position,
+                })
+            })
+            .filter(|candidate| {
+                candidate.mark.terminal_at_ms <= filter.terminal_before_ms
+                    && after.is_none_or(|after| candidate.mark > after)
+            })
+            .collect();
+        ended.sort_by_key(|candidate| candidate.mark);
+        let has_more = ended.len() > step;
+        ended.truncate(step);
+        let next = ended.last().filter(|_| has_more).map(|last| last.mark);
+        Ok(EndedPage { candidates: ended, damaged: 0, next })
+    }
+}
+
+impl Rows for AcrossRows<'_> {
     fn has_ended(&mut self, process_id: &ProcessId) -> Result<Option<bool>, AcrossError> {
         Ok(self.store.processes.get(process_id).map(|process| process.record.status.is_terminal()))
     }
@@ -49,7 +83,7 @@ impl Rows for AcrossRows<'_> {
     fn append(&mut self, batch: ProcessBatch) -> Result<(), AcrossError> {
         let batch =
             codec::encode(batch).map_err(|malformed| AppendError::NotAccepted { reason: malformed.to_string() })?;
-        self.store.store(batch, &mut self.committed)?;
+        self.store.store(batch, &mut self.changes.batches)?;
         Ok(())
     }
 
@@ -100,43 +134,8 @@ impl Rows for AcrossRows<'_> {
     fn note_session_deleted(&mut self, deletion: &SessionDeletion) -> Result<(), AcrossError> {
         let link = Self::mark(deletion)?;
         self.store.order.push(Entry::SessionDeleted { deletion: deletion.clone(), link });
+        self.changes.sessions_deleted.push(deletion.clone());
         Ok(())
-    }
-
-    fn check_cursor(&mut self, cursor: &ChangeCursor) -> Result<(), AcrossError> {
-        Ok(self.store.check_cursor(cursor)?)
-    }
-
-    fn ended(
-        &mut self,
-        filter: &PruneFilter,
-        after: Option<PruneMark>,
-        limit: usize,
-    ) -> Result<Vec<PruneCandidate>, AcrossError> {
-        let is_meant = |record: &ProcessRecord| {
-            record.status.terminal_state().is_some_and(|state| filter.means(state, &record.registration))
-        };
-        let mut ended: Vec<PruneCandidate> = self
-            .store
-            .processes
-            .iter()
-            .filter(|(_, process)| is_meant(&process.record))
-            .filter_map(|(process_id, process)| {
-                let terminal_at_ms = process.record.terminal_at_ms?;
-                Some(PruneCandidate {
-                    mark: PruneMark { terminal_at_ms, tie: process.events.first()?.position },
-                    process_id: process_id.clone(),
-                    position: process.events.last()?.position,
-                })
-            })
-            .filter(|candidate| {
-                candidate.mark.terminal_at_ms <= filter.terminal_before_ms
-                    && after.is_none_or(|after| candidate.mark > after)
-            })
-            .collect();
-        ended.sort_by_key(|candidate| candidate.mark);
-        ended.truncate(limit);
-        Ok(ended)
     }
 
     fn prune(&mut self, tombstone: &Tombstone) -> Result<u64, AcrossError> {
@@ -160,7 +159,7 @@ impl Rows for AcrossRows<'_> {
         }
         self.store.order.push(Entry::Pruned { tombstone: tombstone.clone(), link });
         self.store.tombstones.insert(process_id.clone(), tombstone.clone());
-        self.pruned.push(tombstone.clone());
+        self.changes.pruned.push(tombstone.clone());
         Ok(process.events.len() as u64 - 1)
     }
 }

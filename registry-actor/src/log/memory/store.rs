@@ -16,8 +16,8 @@ use crate::log::codec::{self, EncodedBatch, EventColumns};
 use crate::log::verification::Verification;
 use crate::log::{QueueLimits, Replays};
 use crate::port::{
-    AcrossError, AppendError, AppendReply, AppendResult, CommittedBatch, CommittedGroup, EventPage, FeedPage, Head,
-    LogError, Position, ProcessVerification, StoredProcess,
+    AcrossError, AppendError, AppendReply, AppendResult, CommittedBatch, CommittedGroup, EventPage, FeedPage,
+    GroupChanges, Head, LogError, Position, ProcessVerification, StoredProcess,
 };
 
 /// A batch with its reply.
@@ -238,12 +238,8 @@ impl Store {
             answers.push((reply, result));
         }
         if !batches.is_empty() {
-            self.untold.push_back(CommittedGroup {
-                previous,
-                position: self.last_position(),
-                batches: batches.into(),
-                pruned: Arc::default(),
-            });
+            let changes = Arc::new(GroupChanges { batches, ..GroupChanges::default() });
+            self.untold.push_back(CommittedGroup { previous, position: self.last_position(), changes });
         }
         answers
     }
@@ -343,17 +339,11 @@ impl Store {
         context: &DecisionContext,
     ) -> Result<RegistryReceipt, AcrossError> {
         let previous = self.last_position();
-        let mut rows = AcrossRows { store: self, committed: Vec::new(), pruned: Vec::new() };
-        let receipt = carry_out(&mut rows, command, context)?;
-        let AcrossRows { committed, pruned, .. } = rows;
-        if !committed.is_empty() || !pruned.is_empty() {
-            let position = self.last_position();
-            self.untold.push_back(CommittedGroup {
-                previous,
-                position,
-                batches: committed.into(),
-                pruned: pruned.into(),
-            });
+        let mut rows = AcrossRows { store: self, changes: GroupChanges::default() };
+        let receipt = carry_out(&mut rows, command, None, context)?;
+        let changes = rows.changes;
+        if !changes.is_empty() {
+            self.untold.push_back(CommittedGroup { previous, position: self.last_position(), changes: changes.into() });
         }
         Ok(receipt)
     }
@@ -387,8 +377,7 @@ impl Store {
     pub(super) fn feed(&self, after: Position, limit: u32) -> FeedPage {
         let from = usize::try_from(after.0).unwrap_or(usize::MAX).min(self.order.len());
         let until = from.saturating_add(limit.clamp(1, EventPage::MAX_LIMIT) as usize).min(self.order.len());
-        let mut batches: Vec<CommittedBatch> = Vec::new();
-        let mut pruned = Vec::new();
+        let GroupChanges { mut batches, mut pruned, mut sessions_deleted } = GroupChanges::default();
         for entry in &self.order[from..until] {
             let (process_id, sequence) = match entry {
                 Entry::Event(process_id, sequence) => (process_id, *sequence),
@@ -396,7 +385,11 @@ impl Store {
                     pruned.push(tombstone.clone());
                     continue;
                 }
-                Entry::SessionDeleted { .. } | Entry::Gone => continue,
+                Entry::SessionDeleted { deletion, .. } => {
+                    sessions_deleted.push(deletion.clone());
+                    continue;
+                }
+                Entry::Gone => continue,
             };
             let Some(process) = self.processes.get(process_id) else { continue };
             let Some(stored) = process.at(sequence) else { continue };
@@ -415,7 +408,8 @@ impl Store {
             }
         }
         let next = Position((until as u64).max(after.0));
-        FeedPage { batches, pruned, next, has_more: until < self.order.len() }
+        let changes = GroupChanges { batches, pruned, sessions_deleted };
+        FeedPage { changes, next, has_more: until < self.order.len() }
     }
 
     pub(super) fn verify(&self, process_id: &ProcessId) -> Result<ProcessVerification, LogError> {

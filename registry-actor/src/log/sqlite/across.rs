@@ -8,12 +8,12 @@ use super::read::{self, ReadError, frame_of};
 use super::record_columns::ms;
 use super::schema;
 use crate::domain::{
-    ChangeCursor, ProcessHandleGrant, ProcessId, PruneExemption, PruneFilter, Refusal, SessionDeletion, SessionScope,
-    Tombstone,
+    ChangeCursor, ProcessHandleGrant, ProcessId, PruneExemption, PruneFilter, Refusal, Sequence, SessionDeletion,
+    SessionScope, Tombstone,
 };
-use crate::log::across::{PruneCandidate, PruneMark, Rows, StoredRow};
+use crate::log::across::{EndedPage, EndedRows, PruneCandidate, PruneMark, Rows, StoredRow};
 use crate::log::codec::{self, CODEC_JSON, MalformedBatch};
-use crate::port::{AcrossError, AppendError, CommittedBatch, LogError, ProcessBatch};
+use crate::port::{AcrossError, AppendError, GroupChanges, LogError, ProcessBatch};
 
 /// Why a command was not carried out. Nothing of it is stored.
 pub(super) enum AcrossFailure {
@@ -25,14 +25,11 @@ pub(super) enum AcrossFailure {
 
 impl From<rusqlite::Error> for AcrossFailure {
     fn from(error: rusqlite::Error) -> Self {
-        match error {
-            // A column that is not what it should be is damage of one row, and no failure of the store.
-            rusqlite::Error::FromSqlConversionFailure(..)
-            | rusqlite::Error::InvalidColumnType(..)
-            | rusqlite::Error::IntegralValueOutOfRange(..) => {
-                Self::Refused(LogError::Unreadable { reason: error.to_string() }.into())
-            }
-            error => Self::Statement(error),
+        // A column that is not what it should be is damage of one row, and no failure of the store.
+        if read::is_of_the_column(&error) {
+            Self::Refused(LogError::Unreadable { reason: error.to_string() }.into())
+        } else {
+            Self::Statement(error)
         }
     }
 }
@@ -69,8 +66,7 @@ impl From<ReadError> for AcrossFailure {
 pub(super) struct AcrossRows<'transaction> {
     pub(super) connection: &'transaction Connection,
     pub(super) known: &'transaction mut Known,
-    pub(super) committed: Vec<CommittedBatch>,
-    pub(super) pruned: Vec<Tombstone>,
+    pub(super) changes: GroupChanges,
 }
 
 impl AcrossRows<'_> {
@@ -82,7 +78,10 @@ impl AcrossRows<'_> {
     }
 }
 
-impl Rows for AcrossRows<'_> {
+/// What a prune reads, on whichever connection.
+pub(super) struct EndedReads<'connection>(pub(super) &'connection Connection);
+
+impl EndedRows for EndedReads<'_> {
     type Error = AcrossFailure;
 
     fn is_damage(error: &AcrossFailure) -> bool {
@@ -90,21 +89,105 @@ impl Rows for AcrossRows<'_> {
     }
 
     fn process(&mut self, process_id: &ProcessId) -> Result<Option<StoredRow>, AcrossFailure> {
-        let Some(stored) = read::load_within(self.connection, process_id, 0)? else { return Ok(None) };
-        let position: i64 = self
-            .connection
-            .prepare_cached(
-                "SELECT h.position FROM processes p JOIN heads h USING (process_no) WHERE p.process_id = ?1",
-            )?
-            .query_row([process_id.as_str()], |row| row.get(0))?;
-        Ok(Some(StoredRow {
-            record: stored.record,
-            head: stored.head,
-            lease: stored.lease,
-            position: position.cast_unsigned(),
-        }))
+        stored_row(self.0, process_id).map_err(|error| match error {
+            ReadError::Statement(error) if read::is_of_the_row(&error) => {
+                let what = format!("what is stored of it cannot be read: {error}");
+                let damaged =
+                    LogError::Damaged { process_id: process_id.clone(), sequence: Sequence::REGISTRATION, what };
+                AcrossFailure::Refused(damaged.into())
+            }
+            error => error.into(),
+        })
     }
 
+    fn check_cursor(&mut self, cursor: &ChangeCursor) -> Result<(), AcrossFailure> {
+        Ok(read::check_cursor(self.0, cursor)?)
+    }
+
+    fn ended(
+        &mut self,
+        filter: &PruneFilter,
+        after: Option<PruneMark>,
+        step: usize,
+    ) -> Result<EndedPage, AcrossFailure> {
+        let (at_ms, tie) = after.map_or((-1, 0), |mark| (ms(mark.terminal_at_ms), mark.tie.cast_signed()));
+        let mut values: Vec<Value> = vec![
+            ms(filter.terminal_before_ms).into(),
+            at_ms.into(),
+            tie.into(),
+            filter.state.map(|state| state.label().to_owned()).into(),
+            filter.kind.clone().into(),
+            i64::try_from(step).unwrap_or(i64::MAX).into(),
+        ];
+        let mut others = String::new();
+        for tag in &filter.tags {
+            others.push_str(&format!(" AND {}", carries(tag, &mut values)));
+        }
+        for exemption in &filter.except {
+            others.push_str(&format!(" AND NOT ({})", meets(exemption, &mut values)));
+        }
+        // What the filter means is asked of each row that the walk steps over, so that a step ends also where it means none.
+        let mut select = self.0.prepare_cached(&format!(
+            "SELECT p.terminal_at_ms, p.process_no, p.process_id, h.position,
+             (?4 IS NULL OR p.status = ?4) AND (?5 IS NULL OR p.kind = ?5){others}
+             FROM processes p INDEXED BY processes_ended CROSS JOIN heads h ON h.process_no = p.process_no
+             WHERE p.terminal_at_ms IS NOT NULL AND p.terminal_at_ms <= ?1
+             AND (p.terminal_at_ms, p.process_no) > (?2, ?3)
+             ORDER BY p.terminal_at_ms, p.process_no LIMIT ?6"
+        ))?;
+        let mut rows = select.query(params_from_iter(values))?;
+        let (mut page, mut stepped) = (EndedPage::default(), 0);
+        while let Some(row) = rows.next()? {
+            stepped += 1;
+            let mark = PruneMark {
+                terminal_at_ms: row.get::<_, i64>(0)?.cast_unsigned(),
+                tie: row.get::<_, i64>(1)?.cast_unsigned(),
+            };
+            page.next = Some(mark);
+            if !row.get::<_, bool>(4)? {
+                continue;
+            }
+            match read::process_id_in(row, 2) {
+                Ok(process_id) => {
+                    let position = row.get::<_, i64>(3)?.cast_unsigned();
+                    page.candidates.push(PruneCandidate { mark, process_id, position });
+                }
+                Err(_) => page.damaged += 1,
+            }
+        }
+        if stepped < step {
+            page.next = None;
+        }
+        Ok(page)
+    }
+}
+
+impl EndedRows for AcrossRows<'_> {
+    type Error = AcrossFailure;
+
+    fn is_damage(error: &AcrossFailure) -> bool {
+        EndedReads::is_damage(error)
+    }
+
+    fn process(&mut self, process_id: &ProcessId) -> Result<Option<StoredRow>, AcrossFailure> {
+        EndedReads(self.connection).process(process_id)
+    }
+
+    fn check_cursor(&mut self, cursor: &ChangeCursor) -> Result<(), AcrossFailure> {
+        EndedReads(self.connection).check_cursor(cursor)
+    }
+
+    fn ended(
+        &mut self,
+        filter: &PruneFilter,
+        after: Option<PruneMark>,
+        step: usize,
+    ) -> Result<EndedPage, AcrossFailure> {
+        EndedReads(self.connection).ended(filter, after, step)
+    }
+}
+
+impl Rows for AcrossRows<'_> {
     fn has_ended(&mut self, process_id: &ProcessId) -> Result<Option<bool>, AcrossFailure> {
         Ok(self
             .connection
@@ -117,7 +200,7 @@ impl Rows for AcrossRows<'_> {
         let batch = codec::encode(batch)?;
         let mut statements = Statements::prepare(self.connection)?;
         self.known.store_batch(&mut statements, &batch)??;
-        self.committed.push(batch.committed);
+        self.changes.batches.push(batch.committed);
         Ok(())
     }
 
@@ -200,56 +283,8 @@ impl Rows for AcrossRows<'_> {
         self.connection
             .prepare_cached("INSERT INTO session_deletions (position, codec, body, checksum) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![position, CODEC_JSON, body, checksum.as_bytes()])?;
+        self.changes.sessions_deleted.push(deletion.clone());
         Ok(())
-    }
-
-    fn check_cursor(&mut self, cursor: &ChangeCursor) -> Result<(), AcrossFailure> {
-        Ok(read::check_cursor(self.connection, cursor)?)
-    }
-
-    fn ended(
-        &mut self,
-        filter: &PruneFilter,
-        after: Option<PruneMark>,
-        limit: usize,
-    ) -> Result<Vec<PruneCandidate>, AcrossFailure> {
-        let (at_ms, tie) = after.map_or((-1, 0), |mark| (ms(mark.terminal_at_ms), mark.tie.cast_signed()));
-        let mut values: Vec<Value> = vec![
-            ms(filter.terminal_before_ms).into(),
-            at_ms.into(),
-            tie.into(),
-            filter.state.map(|state| state.label().to_owned()).into(),
-            filter.kind.clone().into(),
-            i64::try_from(limit).unwrap_or(i64::MAX).into(),
-        ];
-        let mut others = String::new();
-        for tag in &filter.tags {
-            others.push_str(&format!(" AND {}", carries(tag, &mut values)));
-        }
-        for exemption in &filter.except {
-            others.push_str(&format!(" AND NOT ({})", meets(exemption, &mut values)));
-        }
-        let mut select = self.connection.prepare_cached(&format!(
-            "SELECT p.terminal_at_ms, p.process_no, p.process_id, h.position
-             FROM processes p INDEXED BY processes_ended CROSS JOIN heads h ON h.process_no = p.process_no
-             WHERE p.terminal_at_ms IS NOT NULL AND p.terminal_at_ms <= ?1
-             AND (p.terminal_at_ms, p.process_no) > (?2, ?3)
-             AND (?4 IS NULL OR p.status = ?4) AND (?5 IS NULL OR p.kind = ?5){others}
-             ORDER BY p.terminal_at_ms, p.process_no LIMIT ?6"
-        ))?;
-        let mut rows = select.query(params_from_iter(values))?;
-        let mut ended = Vec::new();
-        while let Some(row) = rows.next()? {
-            ended.push(PruneCandidate {
-                mark: PruneMark {
-                    terminal_at_ms: row.get::<_, i64>(0)?.cast_unsigned(),
-                    tie: row.get::<_, i64>(1)?.cast_unsigned(),
-                },
-                process_id: read::process_id_in(row, 2)?,
-                position: row.get::<_, i64>(3)?.cast_unsigned(),
-            });
-        }
-        Ok(ended)
     }
 
     fn prune(&mut self, tombstone: &Tombstone) -> Result<u64, AcrossFailure> {
@@ -287,9 +322,22 @@ impl Rows for AcrossRows<'_> {
         // What was given to events that are gone must not be given again, even if the tombstone goes as well.
         schema::note_next_position(self.connection, position + 1)?;
         self.known.forget_process(process_id);
-        self.pruned.push(tombstone.clone());
+        self.changes.pruned.push(tombstone.clone());
         Ok((events as u64).saturating_sub(1))
     }
+}
+
+fn stored_row(connection: &Connection, process_id: &ProcessId) -> Result<Option<StoredRow>, ReadError> {
+    let Some(stored) = read::load_within(connection, process_id, 0)? else { return Ok(None) };
+    let position: i64 = connection
+        .prepare_cached("SELECT h.position FROM processes p JOIN heads h USING (process_no) WHERE p.process_id = ?1")?
+        .query_row([process_id.as_str()], |row| row.get(0))?;
+    Ok(Some(StoredRow {
+        record: stored.record,
+        head: stored.head,
+        lease: stored.lease,
+        position: position.cast_unsigned(),
+    }))
 }
 
 /// The condition that a process carries a tag; its value is added to those of the statement.

@@ -26,6 +26,15 @@ pub enum BackupError {
         /// Why.
         reason: String,
     },
+    /// What is to be replaced is no store, or is so damaged that it cannot be opened as one: whose sessions it would have been is
+    /// not known.
+    #[error("{path} is not replaced, since it cannot be opened as a store: {reason}; if it was one, move it away, with its -wal and -shm, and restore without replacing", path = path.display())]
+    NoStore {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The copy could not be made.
     #[error("{path} could not be copied: {reason}", path = path.display())]
     NotCopied {

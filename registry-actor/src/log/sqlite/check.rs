@@ -34,6 +34,14 @@ pub(super) enum Step {
     Finished(ProcessVerification),
 }
 
+/// How far a step has come.
+enum Reached {
+    /// To the end of a page.
+    Page,
+    /// To the end of the process.
+    End,
+}
+
 impl Check {
     pub(super) fn of(process_id: ProcessId) -> Self {
         Self {
@@ -46,24 +54,38 @@ impl Check {
         }
     }
 
-    /// Checks the next page. The last one is read in one transaction with head and record, so that a process may live on
-    /// while it is checked.
+    /// Checks the next page.
     pub(super) fn step(mut self, connection: &Connection) -> Result<Step, ReadError> {
+        match self.advance(connection) {
+            Ok(Reached::Page) => Ok(Step::Unfinished(Box::new(self))),
+            Ok(Reached::End) => Ok(Step::Finished(self.verification.finish())),
+            // What SQLite itself finds broken is damage as well, and the check of the next process can be made.
+            Err(ReadError::Statement(error)) if read::is_of_the_row(&error) => {
+                let last = self.last_sequence();
+                self.verification.fault(last, format!("what is stored of it cannot be read: {error}"));
+                Ok(Step::Finished(self.verification.finish()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The last page is read in one transaction with head and record, so that a process may live on while it is checked.
+    fn advance(&mut self, connection: &Connection) -> Result<Reached, ReadError> {
         let snapshot = connection.unchecked_transaction()?;
         let process_no: Option<i64> = snapshot
             .prepare_cached("SELECT process_no FROM processes WHERE process_id = ?1")?
             .query_row([self.process_id.as_str()], |row| row.get(0))
             .optional()?;
         let Some(process_no) = process_no else {
-            return Err(LogError::Unknown { process_id: self.process_id }.into());
+            return Err(LogError::Unknown { process_id: self.process_id.clone() }.into());
         };
         if self.process_no.is_some_and(|begun| begun != process_no) {
             // It was pruned and registered anew between two pages: what was checked is gone.
-            self = Self::of(self.process_id);
+            *self = Self::of(self.process_id.clone());
         }
         self.process_no = Some(process_no);
         if self.page(&snapshot, process_no)? == PAGE {
-            return Ok(Step::Unfinished(Box::new(self)));
+            return Ok(Reached::Page);
         }
         self.head(&snapshot, process_no)?;
         if type_blocks::stored(&snapshot, process_no)? != self.types {
@@ -92,7 +114,7 @@ impl Check {
             let what = found(error)?;
             self.verification.fault(self.last_sequence(), what);
         }
-        Ok(Step::Finished(self.verification.finish()))
+        Ok(Reached::End)
     }
 
     fn page(&mut self, connection: &Connection, process_no: i64) -> Result<i64, ReadError> {

@@ -15,10 +15,10 @@ use super::record_columns::{self, RecordColumns};
 use super::schema::{self, FreeNumbers};
 use super::type_blocks::{self, SeenTypes};
 use super::wakes;
-use crate::domain::{DecisionContext, Digest, ProcessId, RegistryCommand, RegistryReceipt, Sequence, Tombstone};
-use crate::log::across::carry_out;
+use crate::domain::{DecisionContext, Digest, ProcessId, RegistryCommand, RegistryReceipt, Sequence};
+use crate::log::across::{PrunePlan, carry_out};
 use crate::log::codec::{CODEC_JSON, EncodedBatch};
-use crate::port::{AcrossError, AppendError, AppendResult, CommittedBatch, Head, Position};
+use crate::port::{AcrossError, AppendError, AppendResult, GroupChanges, Head, Position};
 
 /// The writing connection with what it knows about the file.
 pub(super) struct GroupWriter {
@@ -45,7 +45,7 @@ pub(super) enum GroupOutcome {
 /// What became of a command across processes.
 pub(super) enum AcrossOutcome {
     /// It is durable.
-    Durable { receipt: RegistryReceipt, committed: Vec<CommittedBatch>, pruned: Vec<Tombstone> },
+    Durable { receipt: RegistryReceipt, changes: GroupChanges },
     /// It was refused. Nothing of it is stored.
     Refused(AcrossError),
     /// Nothing of it is stored.
@@ -120,11 +120,12 @@ impl GroupWriter {
     pub(super) fn carry_out(
         &mut self,
         command: &RegistryCommand,
+        plan: Option<&PrunePlan>,
         context: &DecisionContext,
         faults: &dyn WriterFaults,
     ) -> AcrossOutcome {
         let free = self.known.free;
-        let outcome = self.try_carry_out(command, context, faults);
+        let outcome = self.try_carry_out(command, plan, context, faults);
         match &outcome {
             AcrossOutcome::Durable { .. } => {}
             AcrossOutcome::Refused(_) | AcrossOutcome::NotStored(_) => {
@@ -141,6 +142,7 @@ impl GroupWriter {
     fn try_carry_out(
         &mut self,
         command: &RegistryCommand,
+        plan: Option<&PrunePlan>,
         context: &DecisionContext,
         faults: &dyn WriterFaults,
     ) -> AcrossOutcome {
@@ -150,9 +152,9 @@ impl GroupWriter {
             Ok(transaction) => transaction,
             Err(error) => return AcrossOutcome::NotStored(error),
         };
-        let mut rows = AcrossRows { connection: &transaction, known, committed: Vec::new(), pruned: Vec::new() };
+        let mut rows = AcrossRows { connection: &transaction, known, changes: GroupChanges::default() };
         // A panicking decision is one refused command: it must not end the log for everybody.
-        let carried = catch_unwind(AssertUnwindSafe(|| carry_out(&mut rows, command, context)));
+        let carried = catch_unwind(AssertUnwindSafe(|| carry_out(&mut rows, command, plan, context)));
         let receipt = match carried {
             Ok(Ok(receipt)) => receipt,
             Ok(Err(AcrossFailure::Refused(error))) => return AcrossOutcome::Refused(error),
@@ -162,9 +164,9 @@ impl GroupWriter {
                 return AcrossOutcome::Refused(AppendError::NotAccepted { reason }.into());
             }
         };
-        let AcrossRows { committed, pruned, .. } = rows;
+        let changes = rows.changes;
         match commit(transaction, faults) {
-            Ok(()) => AcrossOutcome::Durable { receipt, committed, pruned },
+            Ok(()) => AcrossOutcome::Durable { receipt, changes },
             Err(CommitFailure::NotStored(error)) => AcrossOutcome::NotStored(error),
             Err(CommitFailure::Unknown(reason)) => AcrossOutcome::Unknown(reason),
         }

@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
 use super::owner::StoreHolder;
 
@@ -65,6 +67,14 @@ pub enum OpenError {
         /// Who holds it.
         holder: StoreHolder,
     },
+    /// It has several names. Each would have a lock and a log file of its own, and two hosts would write one store.
+    #[error("{path} has {links} names (hard links); a store has one: copy it by a backup, and remove the other names", path = path.display())]
+    Linked {
+        /// The file.
+        path: PathBuf,
+        /// How many names it has.
+        links: u64,
+    },
     /// The file system does not permit it.
     #[error("no permission for {path}: {reason}", path = path.display())]
     PermissionDenied {
@@ -97,6 +107,16 @@ pub enum OpenError {
     },
 }
 
+/// Whether the file and its directory may be written. Asked by name: a descriptor of the file that is closed again would drop
+/// the locks that SQLite holds on it.
+fn may_write(path: &Path) -> bool {
+    let is_permitted = |path: &Path| match access(path, Access::READ_OK | Access::WRITE_OK) {
+        Ok(()) => true,
+        Err(error) => !matches!(error, Errno::ACCESS | Errno::PERM | Errno::ROFS),
+    };
+    is_permitted(path) && path.parent().is_none_or(is_permitted)
+}
+
 impl OpenError {
     pub(super) fn of_io(path: &Path, error: &io::Error) -> Self {
         let path = path.to_owned();
@@ -118,8 +138,10 @@ impl OpenError {
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::AuthorizationForStatementDenied) => {
                 Self::PermissionDenied { path, reason }
             }
-            Some(ErrorCode::CannotOpen) if path.metadata().is_ok() => Self::PermissionDenied { path, reason },
+            Some(ErrorCode::CannotOpen) if !may_write(&path) => Self::PermissionDenied { path, reason },
             Some(ErrorCode::DiskFull) => Self::DiskFull { path },
+            // Somebody else's lock passes, as a failure of the system may: neither says anything of the file.
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Io { path, reason },
             Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => Self::Io { path, reason },
             _ => Self::Unusable { path, reason },
         }

@@ -108,7 +108,7 @@ fn lock_path(store: &Path) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// The path under which every way to the same store takes the same lock.
+/// The path under which every way to the same name of a store takes the same lock.
 pub(super) fn canonical(path: &Path) -> Result<PathBuf, OpenError> {
     let failed = |error: io::Error| OpenError::of_io(path, &error);
     match path.canonicalize() {
@@ -133,6 +133,12 @@ pub(super) fn create_private(path: &Path) -> Result<(), OpenError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(OpenError::of_io(path, &error)),
     }
+}
+
+/// Refuses a store that is known under several names. A file that is mounted in several places is not found out by this.
+pub(super) fn refuse_several_names(path: &Path) -> Result<(), OpenError> {
+    let links = path.metadata().map_err(|error| OpenError::of_io(path, &error))?.nlink();
+    if links > 1 { Err(OpenError::Linked { path: path.to_owned(), links }) } else { Ok(()) }
 }
 
 /// Makes the names of new files durable.

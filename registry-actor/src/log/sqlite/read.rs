@@ -10,8 +10,8 @@ mod wake;
 
 use std::sync::Arc;
 
-use rusqlite::Connection;
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ErrorCode};
 
 pub(super) use self::change::{check_cursor, check_marks, encode_placed, feed};
 pub(super) use self::event::{EventRow, event_at, find_replays};
@@ -88,6 +88,21 @@ pub(super) fn query(connection: &Connection, query: &Query) -> Result<Answer, Re
         Query::Processes { filter, after, limit } => list::page(&snapshot, filter, after.as_ref(), *limit),
         Query::RecentProcesses { filter, before, limit } => list::recent(&snapshot, filter, *before, *limit),
     }
+}
+
+/// Whether a read failed of what is stored there, and not of the store: a column that is not what it should be, or a page that
+/// SQLite finds broken. Such a read has changed nothing, and a transaction goes on behind it.
+pub(super) fn is_of_the_row(error: &rusqlite::Error) -> bool {
+    is_of_the_column(error) || error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
+}
+
+pub(super) const fn is_of_the_column(error: &rusqlite::Error) -> bool {
+    matches!(
+        error,
+        rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+    )
 }
 
 fn bytes(value: ValueRef<'_>) -> Option<&[u8]> {

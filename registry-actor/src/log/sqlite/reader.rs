@@ -6,15 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use super::across::{AcrossFailure, EndedReads};
 use super::backup::{self, BackupCheck, BackupProgress, BackupReport, Progress};
 use super::backup_error::BackupError;
 use super::check::{Check, Step};
 use super::open_error::OpenError;
 use super::pool::ReaderPool;
 use super::schema::{self, Synchronous};
-use super::{owner, read};
-use crate::domain::{ProcessEvent, ProcessId, ReplayKey, StoreSession};
-use crate::port::{Answer, FeedPage, LogError, Position, ProcessVerification, Query, StoredProcess};
+use super::{owner, read, whole_check};
+use crate::domain::{DecisionContext, ProcessEvent, ProcessId, RegistryCommand, ReplayKey, StoreSession, check_across};
+use crate::log::across::{PrunePlan, PruneSearch, SearchStep};
+use crate::port::{AcrossError, Answer, FeedPage, LogError, Position, ProcessVerification, Query, StoredProcess};
 
 /// Reads a store and never changes it. It takes no lock: a live owner does not notice it.
 pub struct SqliteReader {
@@ -84,9 +86,13 @@ impl SqliteReader {
         // Asked before the number is read: a host that begins a session in between is not taken for one that is over.
         let is_owned = owner::is_owned(self.pool.path()).unwrap_or(true);
         let identity = self.pool.read(|connection| Ok(schema::read_identity(connection)?)).await?;
-        let present = identity.map_or(0, |identity| identity.session);
-        let number = if is_owned { present } else { present.saturating_add(1) };
-        Ok(StoreSession { store_id: Arc::clone(&self.store_id), number })
+        // As the writer names its sessions: those of a restored store say nothing of those of its original.
+        let present = identity.map_or_else(
+            || StoreSession { store_id: Arc::clone(&self.store_id), number: 0 },
+            |identity| identity.store_session(),
+        );
+        let number = if is_owned { present.number } else { present.number.saturating_add(1) };
+        Ok(StoreSession { number, ..present })
     }
 
     /// As [`ProcessLog::load`](crate::port::ProcessLog::load).
@@ -142,12 +148,60 @@ impl SqliteReader {
         }
     }
 
+    /// Checks what belongs to no process: the structure of the file, and the prunes and deletions of sessions in the feed. Answers
+    /// what is damaged, or some of it. It reads the whole file in one transaction, which keeps the log file of a host from
+    /// being emptied for as long.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn verify_file(&self) -> Result<Vec<String>, LogError> {
+        self.pool.read(|connection| whole_check::faults_of_the_file(connection)).await
+    }
+
+    /// The same of the prunes and deletions of sessions alone.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn verify_marks(&self) -> Result<Option<String>, LogError> {
+        self.pool.read(|connection| whole_check::faults_of_the_marks(connection)).await
+    }
+
     /// As [`ProcessLog::process_ids`](crate::port::ProcessLog::process_ids).
     ///
     /// # Errors
     /// [`LogError`].
     pub async fn process_ids(&self, after: Option<ProcessId>, limit: u32) -> Result<Vec<ProcessId>, LogError> {
         self.pool.read(move |connection| read::process_ids(connection, after.as_ref(), limit)).await
+    }
+
+    /// What a prune may remove, looked for beside the writer and in steps that leave room for other reads.
+    pub(super) async fn plan_prune(
+        &self,
+        command: &RegistryCommand,
+        context: &DecisionContext,
+    ) -> Result<PrunePlan, AcrossError> {
+        check_across(command)?;
+        let RegistryCommand::Prune { filter, watermark, limit } = command else { return Ok(PrunePlan::default()) };
+        let mut search = PruneSearch::new(filter, watermark, *limit, context);
+        loop {
+            let stepped;
+            (search, stepped) = self
+                .pool
+                .read(move |connection| {
+                    let snapshot = connection.unchecked_transaction()?;
+                    let stepped = search.step(&mut EndedReads(&snapshot));
+                    Ok((search, stepped))
+                })
+                .await?;
+            match stepped {
+                Ok(SearchStep::More) => {}
+                Ok(SearchStep::Done) => return Ok(search.into_plan()),
+                Err(AcrossFailure::Refused(error)) => return Err(error),
+                Err(AcrossFailure::Statement(error)) => {
+                    return Err(LogError::Unreadable { reason: error.to_string() }.into());
+                }
+            }
+        }
     }
 
     /// Copies the store into a new file, while a host of this or of another process writes on: every append that was answered

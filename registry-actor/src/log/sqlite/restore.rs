@@ -105,10 +105,17 @@ pub(super) fn restore(
 /// Brings the store that is to be replaced into its one file, so that it is whole until the very step that replaces it; answers
 /// who it was. The caller holds its lock.
 fn settle(path: &Path) -> Result<Option<Identity>, BackupError> {
-    let open = |error| OpenError::of_sqlite(path, &error);
+    let unless_broken = |error: OpenError| match error {
+        OpenError::NotAStore { .. } | OpenError::Unusable { .. } => {
+            BackupError::NoStore { path: path.to_owned(), reason: error.to_string() }
+        }
+        error => error.into(),
+    };
+    owner::refuse_several_names(path)?;
     log_file::rewrite_of_store(path)?;
-    let mut connection = schema::connect_writer(path, Synchronous::Full, 2_048, 0).map_err(open)?;
-    schema::prepare(&mut connection, path)?;
+    let mut connection = schema::connect_writer(path, Synchronous::Full, 2_048, 0)
+        .map_err(|error| unless_broken(OpenError::of_sqlite(path, &error)))?;
+    schema::prepare(&mut connection, path).map_err(unless_broken)?;
     let stuck =
         |error: rusqlite::Error| BackupError::NotReplaceable { path: path.to_owned(), reason: error.to_string() };
     let identity = schema::read_identity(&connection).map_err(stuck)?;

@@ -54,8 +54,10 @@ impl From<ReadError> for Failure {
 
 /// Checks all that a file holds. Nobody else may write it meanwhile.
 pub(super) fn check(connection: &Connection, watch: &mut Watch<'_>) -> Result<CheckedStore, Failure> {
-    structure(connection)?;
-    read::check_marks(connection)?;
+    let faults = faults_of_the_file(connection)?;
+    if !faults.is_empty() {
+        return Err(Failure::Damaged(faults));
+    }
     let of = connection.query_row("SELECT count(*) FROM processes", [], |row| row.get::<_, i64>(0))?;
     let of = u64::try_from(of).unwrap_or(0);
     let mut checked = CheckedStore::default();
@@ -88,9 +90,27 @@ pub(super) fn check(connection: &Connection, watch: &mut Watch<'_>) -> Result<Ch
     if faults.is_empty() { Ok(checked) } else { Err(Failure::Damaged(faults)) }
 }
 
-/// Pages, indexes and constraints, as SQLite itself checks them.
-fn structure(connection: &Connection) -> Result<(), Failure> {
+/// What is damaged of what belongs to no process: pages, indexes and constraints, as SQLite itself checks them, and then the
+/// changes that are no events. Not all of it, if there is much.
+pub(super) fn faults_of_the_file(connection: &Connection) -> Result<Vec<String>, ReadError> {
     let mut select = connection.prepare(&format!("PRAGMA integrity_check({FAULTS})"))?;
-    let found = select.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-    if found == ["ok"] { Ok(()) } else { Err(Failure::Damaged(found)) }
+    let found = select.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>();
+    let mut faults = match found {
+        Ok(found) if found == ["ok"] => Vec::new(),
+        Ok(found) => found,
+        Err(error) if read::is_of_the_row(&error) => vec![error.to_string()],
+        Err(error) => return Err(error.into()),
+    };
+    faults.extend(faults_of_the_marks(connection)?);
+    Ok(faults)
+}
+
+/// What is damaged of the changes that are no events.
+pub(super) fn faults_of_the_marks(connection: &Connection) -> Result<Option<String>, ReadError> {
+    match read::check_marks(connection) {
+        Ok(()) => Ok(None),
+        Err(ReadError::Found(error)) => Ok(Some(error.to_string())),
+        Err(ReadError::Statement(error)) if read::is_of_the_row(&error) => Ok(Some(error.to_string())),
+        Err(error) => Err(error),
+    }
 }

@@ -19,10 +19,9 @@ use super::queue::{GroupLimits, Queue, Queued, QueuedAcross, Taken};
 use super::read;
 use super::schema::{self, Synchronous};
 use super::vacuum::{self, Vacuum, VacuumAtClose, VacuumPace};
-use crate::domain::Tombstone;
 use crate::log::codec::EncodedBatch;
 use crate::log::followers::Followers;
-use crate::port::{AppendError, AppendResult, CommittedBatch, CommittedGroup, LogError, Position};
+use crate::port::{AppendError, AppendResult, CommittedGroup, GroupChanges, LogError, Position};
 use crate::telemetry::{self, Stopwatch};
 
 /// The longest wait between two attempts to reopen.
@@ -164,13 +163,13 @@ impl Writer {
             return;
         };
         let began = Stopwatch::start();
-        match group.carry_out(&queued.command, &queued.context, &*self.settings.faults) {
-            AcrossOutcome::Durable { receipt, committed, pruned } => {
-                telemetry::group_committed(began, 1, committed.iter().map(|batch| batch.events.len()).sum());
+        match group.carry_out(&queued.command, queued.plan.as_ref(), &queued.context, &*self.settings.faults) {
+            AcrossOutcome::Durable { receipt, changes } => {
+                telemetry::group_committed(began, 1, changes.batches.iter().map(|batch| batch.events.len()).sum());
                 let position = group.last_position();
                 queued.answer(Ok(receipt));
-                let has_freed = !pruned.is_empty();
-                self.tell(committed, pruned, position);
+                let has_freed = !changes.pruned.is_empty();
+                self.tell(changes, position);
                 self.checkpoint();
                 if has_freed && self.vacuum == Vacuum::Done {
                     self.look_for_free_pages();
@@ -233,15 +232,15 @@ impl Writer {
             }
             queued.reply.answer(answer);
         }
-        self.tell(committed, Vec::new(), position);
+        self.tell(GroupChanges { batches: committed, ..GroupChanges::default() }, position);
     }
 
-    fn tell(&mut self, batches: Vec<CommittedBatch>, pruned: Vec<Tombstone>, position: Position) {
-        if batches.is_empty() && pruned.is_empty() {
+    fn tell(&mut self, changes: GroupChanges, position: Position) {
+        if changes.is_empty() {
             return;
         }
         let previous = std::mem::replace(&mut self.told, position);
-        self.followers.tell(&CommittedGroup { previous, position, batches: batches.into(), pruned: pruned.into() });
+        self.followers.tell(&CommittedGroup { previous, position, changes: changes.into() });
     }
 
     /// Runs after the answers, so that nobody waits for it but the next group.
@@ -314,7 +313,7 @@ impl Writer {
             match read::feed(&group.connection, self.told, CATCH_UP_EVENTS) {
                 Ok(page) => {
                     let next = page.next;
-                    self.tell(page.batches, page.pruned, next);
+                    self.tell(page.changes, next);
                     // A page of which followers hear nothing has been walked all the same.
                     self.told = self.told.max(next);
                     if !page.has_more {
@@ -328,8 +327,7 @@ impl Writer {
                     self.followers.tell(&CommittedGroup {
                         previous: self.told,
                         position: self.told,
-                        batches: Vec::new().into(),
-                        pruned: Vec::new().into(),
+                        changes: Arc::default(),
                     });
                     return;
                 }

@@ -68,21 +68,29 @@ impl Model {
             return self.complete(id, &output, &authority, LeaseRelease::Release, receipt);
         }
         self.refuse_ended(id)?;
-        let own = self.life(id)?.tries.last().filter(|made| made.fence == fence.fencing_token.0);
-        if own.is_some_and(|made| made.failed.as_ref() == Some(failure)) {
+        let last = self.life(id)?.tries.last();
+        if last.is_some_and(|made| made.failed.as_ref() == Some(&(failure.clone(), fence.fencing_token.0))) {
             return Ok(());
         }
-        let is_begun = own.is_some();
+        let is_of_this_lease = last.is_some_and(|made| made.fence == fence.fencing_token.0);
         self.check_right(id, &authority)?;
-        if !is_begun {
+        // Whoever lost the lease by delay alone and has it again is still in its attempt.
+        let life = self.life(id)?;
+        let began_it = life.record.attempts.latest.as_ref().map(|latest| &latest.owner);
+        let is_in_it = life.tries.last().is_some_and(|made| made.failed.is_none())
+            && began_it.zip(life.holder.as_ref()).is_some_and(|(began, holder)| {
+                (&began.owner_id, &began.incarnation_id) == (&holder.owner.owner_id, &holder.owner.incarnation_id)
+            });
+        if !is_of_this_lease && !is_in_it {
             return Err(No::new("no attempt begun"));
         }
         let wait_ms = retry.map_or(0, |retry| wait_after(&retry, self.life(id).map_or(0, |life| life.tries.len())));
         let retry_at_ms = self.now.epoch_ms.saturating_add(wait_ms);
         let life = self.life_mut(id)?;
         let attempt = u32::try_from(life.tries.len()).expect("few");
-        life.tries.last_mut().expect("it was begun").failed = Some(failure.clone());
-        let failed = AttemptFailed { attempt, failure: failure.clone(), retry_at_ms };
+        life.tries.last_mut().expect("it was begun").failed = Some((failure.clone(), fence.fencing_token.0));
+        let fencing_token = (!is_of_this_lease).then_some(fence.fencing_token);
+        let failed = AttemptFailed { attempt, failure: failure.clone(), retry_at_ms, fencing_token };
         life.record.attempts.failure = Some(Arc::new(failed));
         receipt.events.push(self.fact(id, "process.attempt_failed")?);
         self.release(id, &fence.lease_token);

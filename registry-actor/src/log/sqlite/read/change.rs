@@ -14,7 +14,9 @@ use crate::domain::{
     SessionScope, Tombstone,
 };
 use crate::log::codec::{self, MalformedBatch};
-use crate::port::{Answer, ChangePage, CommittedBatch, EventPage, FeedPage, Position, ProcessChange};
+use crate::port::{
+    Answer, ChangePage, CommittedBatch, EventPage, FeedEntry, FeedPage, GroupChanges, Position, ProcessChange,
+};
 
 /// What stands at a position.
 enum Entry {
@@ -23,8 +25,15 @@ enum Entry {
     SessionDeleted(SessionDeletion),
 }
 
+/// What stands at a position, and by which link a cursor knows it again.
+struct Stop {
+    position: i64,
+    link: [u8; 8],
+    entry: Entry,
+}
+
 struct Walk {
-    entries: Vec<(i64, Entry)>,
+    stops: Vec<Stop>,
     has_more: bool,
 }
 
@@ -36,18 +45,21 @@ pub(in crate::log::sqlite) fn feed(
     let snapshot = connection.unchecked_transaction()?;
     let after = i64::try_from(after.0).unwrap_or(i64::MAX);
     let walk = walk(&snapshot, after, limit)?;
-    let last = walk.entries.last().map_or(after, |(position, _)| *position);
+    let last = walk.stops.last().map_or(after, |stop| stop.position);
     let mut targets = targets_between(&snapshot, after, last)?;
     let mut records: HashMap<i64, Arc<ProcessRecord>> = HashMap::new();
-    let (mut batches, mut pruned): (Vec<CommittedBatch>, Vec<_>) = (Vec::new(), Vec::new());
-    for (position, entry) in walk.entries {
+    let GroupChanges { mut batches, mut pruned, mut sessions_deleted } = GroupChanges::default();
+    for Stop { position, entry, .. } in walk.stops {
         let (process_no, event) = match entry {
             Entry::Event { process_no, event } => (process_no, event),
             Entry::Pruned(tombstone) => {
                 pruned.push(tombstone);
                 continue;
             }
-            Entry::SessionDeleted(_) => continue,
+            Entry::SessionDeleted(deletion) => {
+                sessions_deleted.push(deletion);
+                continue;
+            }
         };
         let woken = targets.remove(&position);
         match batches.last_mut().filter(|batch| batch.process_id == event.process_id) {
@@ -73,7 +85,8 @@ pub(in crate::log::sqlite) fn feed(
             }
         }
     }
-    Ok(FeedPage { batches, pruned, next: Position(last.cast_unsigned()), has_more: walk.has_more })
+    let changes = GroupChanges { batches, pruned, sessions_deleted };
+    Ok(FeedPage { changes, next: Position(last.cast_unsigned()), has_more: walk.has_more })
 }
 
 pub(super) fn changes(connection: &Connection, after: Option<&ChangeCursor>, limit: u32) -> Result<Answer, ReadError> {
@@ -81,23 +94,27 @@ pub(super) fn changes(connection: &Connection, after: Option<&ChangeCursor>, lim
         check_cursor(connection, cursor)?;
     }
     let from = after.map_or(0, |cursor| i64::try_from(cursor.position()).unwrap_or(i64::MAX));
-    let Walk { entries, has_more } = walk(connection, from, limit)?;
+    let Walk { stops, has_more } = walk(connection, from, limit)?;
     let store = Store::of(connection)?;
-    let next = match (entries.last(), after) {
-        (Some((position, _)), _) => store.cursor_at(connection, *position)?,
-        (None, Some(cursor)) => cursor.clone(),
-        (None, None) => store.cursor_at(connection, 0)?,
-    };
-    let safe_through = store.cursor_at(connection, last_retained(connection)?)?;
-    let changes = entries
+    let entries: Vec<FeedEntry> = stops
         .into_iter()
-        .map(|(_, entry)| match entry {
-            Entry::Event { event, .. } => ProcessChange::Event(event),
-            Entry::Pruned(tombstone) => ProcessChange::Pruned(tombstone),
-            Entry::SessionDeleted(deletion) => ProcessChange::SessionDeleted(deletion),
+        .map(|Stop { position, link, entry }| FeedEntry {
+            cursor: store.cursor(position, link),
+            change: match entry {
+                Entry::Event { event, .. } => ProcessChange::Event(event),
+                Entry::Pruned(tombstone) => ProcessChange::Pruned(tombstone),
+                Entry::SessionDeleted(deletion) => ProcessChange::SessionDeleted(deletion),
+            },
         })
         .collect();
-    Ok(Answer::Changes(ChangePage { changes, next, safe_through, has_more }))
+    let next = match (entries.last(), after) {
+        (Some(last), _) => last.cursor.clone(),
+        (None, Some(cursor)) => cursor.clone(),
+        (None, None) => store.cursor(0, [0; 8]),
+    };
+    let end = last_retained(connection)?;
+    let safe_through = store.cursor(end, link_at(connection, end)?.unwrap_or_default());
+    Ok(Answer::Changes(ChangePage { entries, next, safe_through, has_more }))
 }
 
 /// Refuses a cursor that is not of this store as it is. An entry that is gone says nothing of the cursor.
@@ -177,7 +194,13 @@ pub(in crate::log::sqlite) fn check_marks(connection: &Connection) -> Result<(),
 fn walk(connection: &Connection, after: i64, limit: u32) -> Result<Walk, ReadError> {
     let limit = limit.clamp(1, EventPage::MAX_LIMIT) as usize;
     let bounds = params![after, limit as i64 + 1];
-    let mut marks: BTreeMap<i64, Entry> = BTreeMap::new();
+    let mut marks: BTreeMap<i64, Stop> = BTreeMap::new();
+    let mut mark = |row: &Row<'_>, entry| -> Result<(), rusqlite::Error> {
+        let position = row.get(0)?;
+        let link = bytes(row.get_ref(3)?).and_then(Digest::from_bytes).unwrap_or_default().short();
+        marks.insert(position, Stop { position, link, entry });
+        Ok(())
+    };
     {
         let mut select = connection.prepare_cached(
             "SELECT position, codec, body, checksum, process_id, generation FROM tombstones
@@ -185,7 +208,7 @@ fn walk(connection: &Connection, after: i64, limit: u32) -> Result<Walk, ReadErr
         )?;
         let mut rows = select.query(bounds)?;
         while let Some(row) = rows.next()? {
-            marks.insert(row.get(0)?, Entry::Pruned(tombstone_in(row)?));
+            mark(row, Entry::Pruned(tombstone_in(row)?))?;
         }
     }
     {
@@ -196,7 +219,7 @@ fn walk(connection: &Connection, after: i64, limit: u32) -> Result<Walk, ReadErr
         let mut rows = select.query(bounds)?;
         while let Some(row) = rows.next()? {
             let deletion = decode_placed(row)?.map_err(unreadable)?;
-            marks.insert(row.get(0)?, Entry::SessionDeleted(deletion));
+            mark(row, Entry::SessionDeleted(deletion))?;
         }
     }
     let mut select = connection.prepare_cached(
@@ -204,17 +227,17 @@ fn walk(connection: &Connection, after: i64, limit: u32) -> Result<Walk, ReadErr
          FROM events WHERE position > ?1 ORDER BY position LIMIT ?2",
     )?;
     let mut rows = select.query(bounds)?;
-    let mut entries = Vec::new();
+    let mut stops = Vec::new();
     let mut ends: HashMap<i64, (ProcessId, Sequence, Digest)> = HashMap::new();
     while let Some(row) = rows.next()? {
         let (position, process_no): (i64, i64) = (row.get(8)?, row.get(9)?);
-        while entries.len() <= limit && marks.first_key_value().is_some_and(|(mark, _)| *mark < position) {
-            entries.extend(marks.pop_first());
+        while stops.len() <= limit && marks.first_key_value().is_some_and(|(mark, _)| *mark < position) {
+            stops.extend(marks.pop_first().map(|(_, stop)| stop));
         }
         // One more than the page holds says that more follows; what it is, is not asked.
-        if entries.len() >= limit {
-            entries.truncate(limit);
-            return Ok(Walk { entries, has_more: true });
+        if stops.len() >= limit {
+            stops.truncate(limit);
+            return Ok(Walk { stops, has_more: true });
         }
         let (process_id, before) = match ends.get(&process_no) {
             Some((process_id, sequence, chain)) => (process_id.clone(), Some((*sequence, *chain))),
@@ -227,12 +250,12 @@ fn walk(connection: &Connection, after: i64, limit: u32) -> Result<Walk, ReadErr
         };
         let (event, _, chain) = columns.decode(&process_id, &previous)?;
         ends.insert(process_no, (process_id, event.sequence, chain));
-        entries.push((position, Entry::Event { process_no, event: Arc::new(event) }));
+        stops.push(Stop { position, link: chain.short(), entry: Entry::Event { process_no, event: Arc::new(event) } });
     }
-    entries.extend(marks);
-    let has_more = entries.len() > limit;
-    entries.truncate(limit);
-    Ok(Walk { entries, has_more })
+    stops.extend(marks.into_values());
+    let has_more = stops.len() > limit;
+    stops.truncate(limit);
+    Ok(Walk { stops, has_more })
 }
 
 /// The targets that were woken by events in this range.
@@ -267,9 +290,8 @@ impl Store {
         })
     }
 
-    fn cursor_at(&self, connection: &Connection, position: i64) -> Result<ChangeCursor, ReadError> {
-        let link = link_at(connection, position)?.unwrap_or_default();
-        Ok(ChangeCursor::new(Arc::clone(&self.id), self.epoch, position.cast_unsigned(), link))
+    fn cursor(&self, position: i64, link: [u8; 8]) -> ChangeCursor {
+        ChangeCursor::new(Arc::clone(&self.id), self.epoch, position.cast_unsigned(), link)
     }
 }
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 
+use super::ReadError;
 use super::process::{process_id_in, record_in};
-use super::{ReadError, damaged};
 use crate::domain::{
     Digest, OriginatorFilter, ProcessId, ProcessListFilter, ProcessRecord, ProcessStatusFilter, RegistrationCursor,
     TimeRange,
 };
 use crate::log::sqlite::record_columns::ms;
-use crate::port::{Answer, ProcessPage, RecentProcessPage};
+use crate::port::{Answer, LogError, ProcessPage, RecentProcessPage};
 
 pub(super) fn page(
     connection: &Connection,
@@ -22,16 +22,19 @@ pub(super) fn page(
     limit: u32,
 ) -> Result<Answer, ReadError> {
     let limit = limit.clamp(1, ProcessPage::MAX_LIMIT) as usize;
-    let statement = Statement::by_id(filter, after, limit + 1)?;
+    let statement = Statement::by_id(filter, after)?;
     let mut select = connection.prepare_cached(&statement.sql)?;
     let mut rows = select.query(params_from_iter(statement.values))?;
-    let mut page = ProcessPage { records: Vec::new(), has_more: false };
+    let mut page = ProcessPage { records: Vec::new(), damaged: Vec::new(), has_more: false };
     while let Some(row) = rows.next()? {
         if page.records.len() == limit {
             page.has_more = true;
             break;
         }
-        page.records.push(listed(filter, row)?);
+        match listed(filter, row)? {
+            Listed::Record(record) => page.records.push(record),
+            Listed::Damaged(process_id) => page.damaged.extend(process_id),
+        }
     }
     Ok(Answer::Processes(page))
 }
@@ -43,30 +46,48 @@ pub(super) fn recent(
     limit: u32,
 ) -> Result<Answer, ReadError> {
     let limit = limit.clamp(1, ProcessPage::MAX_LIMIT) as usize;
-    let statement = Statement::newest_first(filter, before, limit + 1)?;
+    let statement = Statement::newest_first(filter, before)?;
     let mut select = connection.prepare_cached(&statement.sql)?;
     let mut rows = select.query(params_from_iter(statement.values))?;
-    let mut page = RecentProcessPage { records: Vec::new(), next: None };
+    let mut page = RecentProcessPage { records: Vec::new(), damaged: Vec::new(), next: None };
     let mut last = None;
     while let Some(row) = rows.next()? {
         if page.records.len() == limit {
             page.next = last;
             break;
         }
-        page.records.push(listed(filter, row)?);
-        last = Some(RegistrationCursor::new(row.get::<_, i64>(6)?.cast_unsigned()));
+        match listed(filter, row)? {
+            Listed::Record(record) => {
+                page.records.push(record);
+                last = Some(RegistrationCursor::new(row.get::<_, i64>(6)?.cast_unsigned()));
+            }
+            Listed::Damaged(process_id) => page.damaged.extend(process_id),
+        }
     }
     Ok(Answer::RecentProcesses(page))
 }
 
-/// The record of a row, which has to be one that the filter shows.
-fn listed(filter: &ProcessListFilter, row: &Row<'_>) -> Result<Arc<ProcessRecord>, ReadError> {
-    let process_id = process_id_in(row, 0)?;
-    let record = record_in(&process_id, row, 1)?;
-    if !filter.matches(&record) {
-        return Err(damaged(&process_id, 0, "the columns by which it is listed are not those of its record"));
-    }
-    Ok(Arc::new(record))
+/// What a row shows.
+enum Listed {
+    Record(Arc<ProcessRecord>),
+    /// It is damaged. Without an id if that is damaged too.
+    Damaged(Option<ProcessId>),
+}
+
+/// What a row shows: its record has to be one that the filter shows. One that is damaged hides no other.
+fn listed(filter: &ProcessListFilter, row: &Row<'_>) -> Result<Listed, ReadError> {
+    let Ok(process_id) = process_id_in(row, 0) else {
+        tracing::error!("the store holds a process under an impossible id");
+        return Ok(Listed::Damaged(None));
+    };
+    let what = match record_in(&process_id, row, 1) {
+        Ok(record) if filter.matches(&record) => return Ok(Listed::Record(Arc::new(record))),
+        Ok(_) => "the columns by which it is listed are not those of its record".to_owned(),
+        Err(ReadError::Found(LogError::Damaged { what, .. })) => what,
+        Err(error) => return Err(error),
+    };
+    tracing::error!(%process_id, what, "a process is damaged and is not listed");
+    Ok(Listed::Damaged(Some(process_id)))
 }
 
 /// The index that a page walks along: the one that is expected to hold the fewest rows that are not shown. What runs is
@@ -183,27 +204,23 @@ struct Statement {
 }
 
 impl Statement {
-    fn by_id(filter: &ProcessListFilter, after: Option<&ProcessId>, rows: usize) -> Result<Self, ReadError> {
+    fn by_id(filter: &ProcessListFilter, after: Option<&ProcessId>) -> Result<Self, ReadError> {
         let driver = Driver::of(filter);
         let id = driver.id();
         let after = text(after.map_or("", ProcessId::as_str));
         let mut statement = Self::along(driver.tables(), &format!("{id} > ?"), after);
         statement.narrow(filter)?;
-        statement.end(id, rows);
+        statement.order_by(id);
         Ok(statement)
     }
 
-    fn newest_first(
-        filter: &ProcessListFilter,
-        before: Option<RegistrationCursor>,
-        rows: usize,
-    ) -> Result<Self, ReadError> {
+    fn newest_first(filter: &ProcessListFilter, before: Option<RegistrationCursor>) -> Result<Self, ReadError> {
         let driver = RecentDriver::of(filter);
         let number = driver.number();
         let before = before.map_or(i64::MAX, |before| i64::try_from(before.place()).unwrap_or(i64::MAX));
         let mut statement = Self::along(driver.tables(), &format!("{number} < ?"), Value::Integer(before));
         statement.narrow(filter)?;
-        statement.end(&format!("{number} DESC"), rows);
+        statement.order_by(&format!("{number} DESC"));
         Ok(statement)
     }
 
@@ -262,11 +279,10 @@ impl Statement {
         Ok(())
     }
 
-    fn end(&mut self, order: &str, rows: usize) {
+    /// Along the index, so that the rows come one by one and no further than they are asked for.
+    fn order_by(&mut self, order: &str) {
         self.sql.push_str(" ORDER BY ");
         self.sql.push_str(order);
-        self.sql.push_str(" LIMIT ?");
-        self.values.push(Value::Integer(i64::try_from(rows).unwrap_or(i64::MAX)));
     }
 
     fn and(&mut self, condition: &str, value: Value) {
@@ -342,7 +358,7 @@ mod tests {
         for (filter, walked) in cases {
             for filter in narrowed(filter) {
                 let after = ProcessId::new("p").expect("an id");
-                assert_walks_along(&plan(Statement::by_id(&filter, Some(&after), 10)), walked, &filter);
+                assert_walks_along(&plan(Statement::by_id(&filter, Some(&after))), walked, &filter);
             }
         }
     }
@@ -371,7 +387,7 @@ mod tests {
         for (filter, walked) in cases {
             for filter in narrowed(filter) {
                 let before = RegistrationCursor::new(7);
-                assert_walks_along(&plan(Statement::newest_first(&filter, Some(before), 10)), walked, &filter);
+                assert_walks_along(&plan(Statement::newest_first(&filter, Some(before))), walked, &filter);
             }
         }
     }

@@ -121,7 +121,10 @@ pub(super) fn record_in(process_id: &ProcessId, row: &Row<'_>, first: usize) -> 
         bytes(row.get_ref(first + index)?)
             .ok_or_else(|| damaged(process_id, 0, "its record has a column of a wrong kind"))
     };
-    let (codec, updated_at_ms) = (row.get(first + 1)?, row.get(first + 4)?);
+    let number = |index| -> Result<i64, ReadError> {
+        row.get(first + index).map_err(|_| damaged(process_id, 0, "its record has a column of a wrong kind"))
+    };
+    let (codec, updated_at_ms) = (number(1)?, number(4)?);
     codec::decode_record(process_id, column(0)?, codec, column(2)?, column(3)?, updated_at_ms)
         .map_err(|what| damaged(process_id, 0, what))
 }
