@@ -122,8 +122,9 @@ impl ProcessAwaiter {
         }
     }
 
-    /// Waits, at most for so long; `None` waits as long as it takes. A deadline is an ordinary answer:
-    /// [`WaitAnswer::Deadline`] says that the log did not have it then. May be dropped at any time.
+    /// Waits, at most for so long and one last read; `None` waits as long as it takes. A deadline is an ordinary answer:
+    /// [`WaitAnswer::Deadline`] says that the log did not have it then, or could not be read. A registry that is elsewhere may take
+    /// its patience to say so. May be dropped at any time.
     ///
     /// # Errors
     /// [`AwaitError::Registry`] and [`AwaitError::SourceClosed`]; all else is an answer.

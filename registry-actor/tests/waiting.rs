@@ -16,8 +16,8 @@ use registry_actor::domain::{
     TerminalAuthority, Tombstone,
 };
 use registry_actor::port::{
-    Answer, ChangeSource, CommittedBatch, DurabilityTier, EventPage, LogError, ParkedWait, ProcessRegistry,
-    ProcessWait, Query, RegistryError, WaitAnswer, WaitError, WaitNotice, WaitReader,
+    Answer, ChangeSource, CommitListener, CommittedBatch, DurabilityTier, EventPage, LogError, ParkedWait,
+    ProcessRegistry, ProcessWait, Query, RegistryError, WaitAnswer, WaitError, WaitNotice, WaitReader,
 };
 use serde_json::{Value, json};
 
@@ -226,7 +226,8 @@ fn an_event_of_the_next_life_that_a_read_finds_is_no_answer() {
 fn a_store_that_cannot_be_read_is_read_again_and_an_unknown_process_is_an_error() {
     let unknown = RegistryError::Refused(Refusal::Unknown { process_id: id("p") });
     let registry = Scripted::answering([process(ended(1))]);
-    registry.failing_first(2);
+    let unreadable = RegistryError::Store(LogError::Unreadable { reason: "for a while".to_owned() });
+    registry.failing_first([unreadable.clone(), unreadable]);
     let wait = ProcessWait::outcome(id("p"));
     let slept = Mutex::new(Vec::new());
     let sleep = |delay: Duration| {
@@ -241,6 +242,44 @@ fn a_store_that_cannot_be_read_is_read_again_and_an_unknown_process_is_an_error(
     let answer = poll(pin!(registry.source.wait(&registry, &mut WaitReader::new(&wait), no_sleep)));
     assert_eq!(answer, Poll::Ready(Err(WaitError::Registry(unknown))));
     assert_eq!(registry.source.parked_waits(), 0);
+}
+
+/// A registry over a socket had too many reads under way, as after a restart of its server: the wait ended with that.
+#[test]
+fn a_registry_that_is_busy_is_asked_again() {
+    let registry = Scripted::answering([process(ended(1))]);
+    registry.failing_first([RegistryError::Busy { limit: 1 }]);
+    let answer = poll(pin!(registry.source.wait(
+        &registry,
+        &mut WaitReader::new(&ProcessWait::outcome(id("p"))),
+        |_| ready(())
+    )));
+    assert_eq!(answer, Poll::Ready(Ok(WaitAnswer::Completed { record: record(ended(1)) })));
+}
+
+/// The list of listeners was taken out by then: those behind the one that panicked never heard of the end.
+#[test]
+fn a_listener_that_panics_at_the_end_of_its_source_is_not_the_others_loss() {
+    struct Told {
+        panics: bool,
+        is_told: AtomicUsize,
+    }
+    impl CommitListener for Told {
+        fn committed(&self, _: &[CommittedBatch]) {}
+        fn pruned(&self, _: &[Tombstone]) {}
+        fn resync(&self) {}
+        fn closed(&self) {
+            self.is_told.fetch_add(1, Ordering::SeqCst);
+            assert!(!self.panics, "a test lets it panic");
+        }
+    }
+    let source = ChangeSource::default();
+    let told = [true, false].map(|panics| Arc::new(Told { panics, is_told: AtomicUsize::new(0) }));
+    for listener in &told {
+        source.attach(&(Arc::clone(listener) as Arc<dyn CommitListener>));
+    }
+    source.close();
+    assert!(told.iter().all(|listener| listener.is_told.load(Ordering::SeqCst) == 1));
 }
 
 #[test]
@@ -394,7 +433,7 @@ type During = Box<dyn FnOnce(&ChangeSource) + Send>;
 struct Scripted {
     source: ChangeSource,
     answers: Mutex<VecDeque<Answer>>,
-    failures: AtomicUsize,
+    failures: Mutex<VecDeque<RegistryError>>,
     parked_at_read: Mutex<Vec<usize>>,
     during: Mutex<Option<During>>,
 }
@@ -404,14 +443,14 @@ impl Scripted {
         Self {
             source: ChangeSource::default(),
             answers: Mutex::new(answers.into_iter().collect()),
-            failures: AtomicUsize::new(0),
+            failures: Mutex::default(),
             parked_at_read: Mutex::default(),
             during: Mutex::new(None),
         }
     }
 
-    fn failing_first(&self, reads: usize) {
-        self.failures.store(reads, Ordering::SeqCst);
+    fn failing_first(&self, failures: impl IntoIterator<Item = RegistryError>) {
+        self.failures.lock().expect("not poisoned").extend(failures);
     }
 
     fn while_reading(&self, during: impl FnOnce(&ChangeSource) + Send + 'static) {
@@ -442,9 +481,8 @@ impl ProcessRegistry for Scripted {
         if let Some(during) = self.during.lock().expect("not poisoned").take() {
             during(&self.source);
         }
-        let has_failed = |left: usize| left.checked_sub(1);
-        if self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, has_failed).is_ok() {
-            return Err(RegistryError::Store(LogError::Unreadable { reason: "for a while".to_owned() }));
+        if let Some(error) = self.failures.lock().expect("not poisoned").pop_front() {
+            return Err(error);
         }
         let answer = self.answers.lock().expect("not poisoned").pop_front();
         let answer = answer.unwrap_or_else(|| panic!("nobody expected {query:?}"));

@@ -13,7 +13,8 @@ use registry_actor::domain::{
     ProcessEvent, ProcessId, ProcessListFilter, ProcessRecord, ProcessStatusFilter, Refusal, Sequence, Tombstone,
 };
 use registry_actor::port::{
-    EventPage, MissedEvents, ProcessEventSink, ProcessPage, ProcessRegistry, ProcessRegistryExt, RegistryError,
+    EventPage, LogError, MissedEvents, ProcessEventSink, ProcessPage, ProcessRegistry, ProcessRegistryExt,
+    RegistryError,
 };
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -36,7 +37,8 @@ const READ_DELAYS: SinkRestart =
 pub trait ProcessConsumer: Send + Sync {
     /// The last event of this life of a process that the consumer has: 0 if none. It is asked at the first event of a process,
     /// after a call of [`consume`](Self::consume) that did not return, and after a prune. A consumer that
-    /// stores what it consumes, together with this number, sees every event once over crashes too.
+    /// stores what it consumes, together with this number, sees every event once over crashes too. A store that was restored from a
+    /// backup may have other events under the same numbers: whoever restores it has the consumer forget what it has.
     async fn resume_after(&self, process_id: &ProcessId, generation: u32) -> Sequence;
 
     /// The next events of one life of one process: at least one, dense, ascending, and going on from the last ones.
@@ -61,9 +63,11 @@ pub trait ProcessConsumer: Send + Sync {
 ///
 /// # Limits
 /// - What was pruned before it was read is gone.
+/// - It does not notice that a store was restored from a backup, see [`resume_after`](ProcessConsumer::resume_after); the change feed
+///   does.
 /// - A read that fails is tried again for about two seconds, and then put off until the next delivery after another second; live
 ///   events of that process wait with it. Nothing is delivered meanwhile, and what does not fit into the mailbox is
-///   read from the log later. A process whose stored events are damaged stays put off, and keeps no other from going on.
+///   read from the log later. A process whose record or stored events are damaged stays put off, and keeps no other from going on.
 /// - A consumer that panics while a gap is filled is given the rest of it at the next delivery; if it panics again, at the
 ///   first delivery after another second, and so on. The delivery at whose end it panics counts as failed, though its own
 ///   events were consumed. Processes over which it panics take turns, and keep no other from going on.
@@ -147,7 +151,7 @@ impl<C: ProcessConsumer> CatchUp<C> {
         let mut failures = 0;
         while let Err(error) = self.read(place, process_id).await {
             failures += 1;
-            if failures == READ_ATTEMPTS || error == RegistryError::Closed {
+            if failures == READ_ATTEMPTS || is_over(&error) {
                 tracing::warn!(%process_id, %error, "the events of a process cannot be read: it is put off");
                 place.put_off(Instant::now() + READ_DELAYS.longest_delay);
                 return;
@@ -249,6 +253,12 @@ impl<C: ProcessConsumer> CatchUp<C> {
                             Err(_) => self.catch_up(place, record.id()).await,
                         }
                     }
+                    for process_id in &page.damaged {
+                        tracing::warn!(%process_id, "a process is damaged: its events are put off");
+                        place.mark(process_id, &walk);
+                        place.falls_behind(process_id);
+                        place.put_off(Instant::now() + READ_DELAYS.longest_delay);
+                    }
                     match page.records.last() {
                         Some(last) if page.has_more => place.walk = Some(walk.on_after(last.id().clone())),
                         Some(_) | None => place.end_walk(&walk),
@@ -256,7 +266,7 @@ impl<C: ProcessConsumer> CatchUp<C> {
                 }
                 Err(error) => {
                     failures += 1;
-                    if failures == READ_ATTEMPTS || error == RegistryError::Closed {
+                    if failures == READ_ATTEMPTS || is_over(&error) {
                         tracing::warn!(%error, "the processes cannot be listed: the walk over them is put off");
                         place.put_off(Instant::now() + READ_DELAYS.longest_delay);
                         return;
@@ -283,6 +293,11 @@ impl<C: ProcessConsumer> CatchUp<C> {
         }
         place.put_off_no_longer();
     }
+}
+
+/// Whether the registry has ended: no read will ever be answered.
+const fn is_over(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::Closed | RegistryError::Store(LogError::Closed))
 }
 
 #[async_trait]

@@ -19,6 +19,7 @@ use registry_actor::port::{
 };
 use registry_tests::ManualClock;
 use registry_tests::example_process::{note, process_id, registration};
+use registry_tests::log_backend::raw_connection;
 use registry_tests::seeded::Random;
 use serde_json::json;
 use sink::{
@@ -563,6 +564,37 @@ async fn reads_that_fail_are_tried_again_and_put_off_without_losing_the_place() 
     catch_up.emit(&of_b[2]).await;
     assert_eq!(consumer.log(&a, 1), fixture.events(&a).await);
     assert_eq!(consumer.log(&b, 1), of_b);
+}
+
+/// A walk lists what is whole and names what is not. What it names was passed over without a word, and never read again.
+#[tokio::test]
+async fn a_walk_puts_a_damaged_process_off_and_reads_the_others() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("store.db");
+    let log = Arc::new(SqliteLog::open(&path, SqliteOptions::default()).expect("the store opens"));
+    let fixture = Fixture::over(log, None).await;
+    let (a, b) = (fixture.registered("a").await, fixture.registered("b").await);
+    for id in [&a, &b] {
+        fixture.append(id, 1).await;
+    }
+    let (of_a, of_b) = (fixture.events(&a).await, fixture.events(&b).await);
+    let raw = raw_connection(&path);
+    let whole: Vec<u8> =
+        raw.query_row("SELECT checksum FROM processes WHERE process_id = 'a'", [], |row| row.get(0)).expect("a record");
+    raw.execute("UPDATE processes SET checksum = zeroblob(32) WHERE process_id = 'a'", []).expect("the damage");
+
+    let consumer = TestConsumer::new(1_000);
+    let catch_up = CatchUp::new(Arc::clone(&consumer), fixture.port());
+    catch_up.missed(&MissedEvents::Unknown).await;
+    assert_eq!((consumer.log(&a, 1), consumer.log(&b, 1)), (vec![], of_b.clone()));
+
+    raw.execute("UPDATE processes SET checksum = ?1 WHERE process_id = 'a'", [whole]).expect("mended");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    tokio::time::resume();
+    catch_up.emit(&of_b[0]).await;
+    assert_eq!((consumer.log(&a, 1), consumer.log(&b, 1)), (of_a, of_b), "it was only put off");
+    fixture.shut_down().await;
 }
 
 #[tokio::test]

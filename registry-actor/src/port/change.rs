@@ -1,6 +1,7 @@
 //! Who hears of commits. A notification is a hint, the log is the truth: nobody may rely on hearing of each one.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 
 use super::sync::{PoisonError, RwLock};
@@ -125,7 +126,8 @@ impl ChangeSource {
         };
         self.waits.closed();
         for listener in listeners.iter().filter_map(Weak::upgrade) {
-            listener.closed();
+            // One that panics is told of by the panic hook, and is not the others' loss: nobody tells them again.
+            drop(catch_unwind(AssertUnwindSafe(|| listener.closed())));
         }
     }
 }

@@ -63,7 +63,7 @@ pub enum WaitAnswer {
         /// What is left of it; of a later life of its id, if that one was pruned too.
         tombstone: Box<Tombstone>,
     },
-    /// The deadline came first: the log did not have it then.
+    /// The deadline came first: the log did not have it then, or could not be read.
     Deadline,
 }
 
@@ -169,13 +169,14 @@ impl<'wait> WaitReader<'wait> {
         self.wait
     }
 
-    /// Reads whether the wait is over. A store that cannot be read for a while is not an error.
+    /// Reads whether the wait is over. A store that cannot be read for a while is not an error, nor is a registry that has too much
+    /// to do.
     ///
     /// # Errors
     /// [`RegistryError`]; an unknown process among other things.
     pub async fn look<R: ProcessRegistry + ?Sized>(&mut self, registry: &R) -> Result<Look, RegistryError> {
         match self.read(registry).await {
-            Err(RegistryError::Store(LogError::Unreadable { reason })) => Ok(Look::Unreadable { reason }),
+            Err(error) if error.may_pass() => Ok(Look::Unreadable { reason: error.to_string() }),
             read => read,
         }
     }

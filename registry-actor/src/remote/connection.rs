@@ -185,14 +185,13 @@ async fn write(
     last_word: oneshot::Receiver<Goodbye>,
 ) {
     loop {
-        let (mut buffer, mut written) = (BytesMut::new(), Vec::new());
+        let mut buffer = BytesMut::new();
         let mut append = |frame: Bytes| frame::append(frame, &mut buffer).is_ok();
         let appended = select! {
             answer = answers.recv() => match answer {
-                Some(answer) => {
-                    written.push(answer._under_way);
-                    append(answer.frame)
-                }
+                // With the answer goes its place, before the client can have read it: who has all answers in hand and asks on is
+                // not busy.
+                Some(Outgoing { frame, .. }) => append(frame),
                 None => break,
             },
             notice = next_notice(notices.as_deref()) => append(notice),
@@ -203,7 +202,6 @@ async fn write(
         while buffer.len() < WRITE_BYTES
             && let Ok(answer) = answers.try_recv()
         {
-            written.push(answer._under_way);
             if frame::append(answer.frame, &mut buffer).is_err() {
                 return;
             }
@@ -211,7 +209,6 @@ async fn write(
         if writer.write_all_buf(&mut buffer).await.is_err() {
             return;
         }
-        drop(written);
     }
     say_goodbye(&mut writer, last_word.await.ok()).await;
 }

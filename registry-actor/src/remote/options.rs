@@ -39,7 +39,7 @@ pub struct ServerOptions {
 #[non_exhaustive]
 pub struct RemoteOptions {
     /// How long calls wait for a connection before they are answered that nothing was sent. Default 10 s. While there is no
-    /// server for longer than that, a call waits for one attempt to connect, a second at most.
+    /// server for longer than that, a call waits for one attempt to connect: a second at most, or ten where what accepts says nothing.
     pub patience: Duration,
     /// How many calls may be under way; more wait. A server answers `Busy` beyond its own limit.
     /// [Urgent](crate::domain::Command::is_urgent) commands are counted by themselves: as many again. Default 128.
