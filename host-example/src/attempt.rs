@@ -26,6 +26,7 @@ use registry_actor::{
     domain::{CoreEventType, ProcessEventAppendRequest, RecoveryDisposition, Sequence},
     port::{ProcessRegistryExt, ProcessRun, RegistryError, StopCause},
 };
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::{
     task::JoinHandle,
@@ -116,7 +117,30 @@ impl Attempt {
         // Nothing runs in the group yet. Should this fail, the guard is dropped and goes.
         let guarded = json!({"attempt": self.run.attempt(), "guard": identity});
         self.append(vec![event(GUARDED, guarded)], "the guard cannot be recorded").await?;
-        match guard.start().await {
+        let started = {
+            let mut starting = std::pin::pin!(guard.start());
+            tokio::select! {
+                biased;
+                started = &mut starting => Some(started),
+                // A directory of a dead server keeps the guard from starting anything, and nobody could end it.
+                stop = self.stop() => match timeout(START_PATIENCE, &mut starting).await {
+                    Ok(started) => Some(started),
+                    Err(_) => {
+                        self.record_stop(&stop).await;
+                        None
+                    }
+                }
+            }
+        };
+        let Some(started) = started else {
+            // With its future the guard was let go. What it may have started all the same is found by the marker.
+            kill_remains(&marker, &identity).await?;
+            return match self.stop().await {
+                Stop::LeaseLost => Err(self.lease_lost()),
+                stop => Ok(self.course_of(stop, None)),
+            };
+        };
+        match started {
             Ok((command, pipes)) => self.supervise(Supervised { command, marker, identity }, pipes).await,
             Err(SpawnError::Command(failure)) => {
                 let subject = match failure.stage {
@@ -162,6 +186,7 @@ impl Attempt {
         let payload = json!({
             "attempt": self.run.attempt(),
             "marker": marker,
+            "host": here,
             "boot_id": here.as_ref().map(|here| &here.boot_id),
             "pid_namespace": here.as_ref().map(|here| here.pid_namespace),
         });
@@ -193,6 +218,14 @@ impl Attempt {
                 result = pump.end(), if pumped.is_none() => Turn::Pumped(result),
             };
             match turn {
+                Turn::Ended(Ok(end)) if is_of_a_stop(end) => match timeout(STOP_OF_ALL, self.stop()).await {
+                    Ok(Stop::LeaseLost) | Err(_) => break Course::Ending(Ending::Command(end)),
+                    // Whoever stops the host has told the command as well, which was faster.
+                    Ok(stop) => {
+                        self.record_stop(&stop).await;
+                        break self.course_of(stop, Some(end));
+                    }
+                },
                 Turn::Ended(Ok(end)) => break Course::Ending(Ending::Command(end)),
                 Turn::Ended(Err(error)) => {
                     break Course::Ending(guard_lost(&error, &supervised.marker, &supervised.identity).await?);
@@ -335,6 +368,11 @@ impl Attempt {
     }
 }
 
+/// Whether a signal ended the command by which a whole session, or a whole machine, is stopped.
+fn is_of_a_stop(end: CommandEnd) -> bool {
+    [Signal::TERM, Signal::HUP, Signal::INT].iter().any(|stop| end == CommandEnd::Signaled { signal: stop.as_raw() })
+}
+
 /// The time that one attempt may take; without a limit it is never over.
 async fn time_limit(ms: Option<u64>) {
     match ms {
@@ -342,6 +380,12 @@ async fn time_limit(ms: Option<u64>) {
         None => std::future::pending().await,
     }
 }
+
+/// How long the guard may take to start its command when the attempt is to end.
+const START_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How much later than its command a host may hear of a stop that is meant for both.
+const STOP_OF_ALL: Duration = Duration::from_millis(500);
 
 /// The reason of a cancellation that nobody but the end of the host stands for.
 const HOST_STOPS: &str = "its host stops";

@@ -54,6 +54,9 @@ use crate::{
 pub(crate) use config::ServeArgs;
 pub(crate) use log_output::start_logging;
 
+/// How long the end of what runs may take where somebody hurries.
+const HURRIED_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Serves until it is asked to stop.
 ///
 /// # Errors
@@ -150,7 +153,8 @@ async fn serve(host: &Host, mut config: ServeConfig, interrupts: &Interrupts) ->
     stopping.send_replace(true);
     tokio::select! {
         () = stop(&api, &worker, retention.as_ref(), &serving) => {}
-        () = interrupts.second() => worker.shut_down(Duration::ZERO).await,
+        // The commands hear of it too and are killed at once; that nothing of them is left has to be seen to as well.
+        () = interrupts.second() => worker.shut_down(HURRIED_PATIENCE).await,
     }
     Ok(())
 }

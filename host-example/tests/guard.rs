@@ -352,7 +352,10 @@ async fn the_guard_outlives_a_group_wide_sigterm_while_the_command_cleans_up() {
     ))
     .await;
     assert_eq!(running.line().await.as_deref(), Some("ready"));
-    for signal in [Signal::INT, Signal::HUP, Signal::QUIT, Signal::TERM, Signal::TSTP] {
+    // The terminal stops a whole group by the last two, and with its guard stopped nobody could end a run any more.
+    for signal in
+        [Signal::INT, Signal::HUP, Signal::QUIT, Signal::TERM, Signal::TSTP, Signal::CHILD, Signal::TTIN, Signal::TTOU]
+    {
         kill_process(raw(running.guard_pid()), signal).expect("the guard is there");
     }
     running.command.terminate().expect("the group is there");
@@ -369,6 +372,36 @@ async fn a_cancelled_command_that_ends_in_time_is_not_killed() {
     assert_eq!(running.line().await.as_deref(), Some("ready"));
     let cancelled = bounded(cancel(&mut running.command, LONG)).await.expect("the guard tells");
     assert_eq!(cancelled, Cancelled::InTime(CommandEnd::Exited { code: 3 }));
+    running.finish().await;
+}
+
+/// A command that stands still, as one that wants to read from a terminal, could not clean up: the request waited for it to go on.
+#[tokio::test]
+async fn a_cancelled_command_that_stands_still_goes_on_to_end() {
+    let mut running =
+        Running::spawn(&script("trap 'exit 3' TERM; echo ready; kill -STOP $$; sleep 600 & wait $!")).await;
+    assert_eq!(running.line().await.as_deref(), Some("ready"));
+    let stat = format!("/proc/{}/stat", running.pid());
+    while !fs::read_to_string(&stat).expect("it is there").contains(") T ") {
+        tokio::task::yield_now().await;
+    }
+    let cancelled = bounded(cancel(&mut running.command, LONG)).await.expect("the guard tells");
+    assert_eq!(cancelled, Cancelled::InTime(CommandEnd::Exited { code: 3 }));
+    running.finish().await;
+}
+
+/// Whoever starts a host may ignore the deaths of children, and that is inherited: the guard was not told of the end.
+#[tokio::test]
+async fn a_guard_whose_host_ignores_the_deaths_of_children_tells_the_end_all_the_same() {
+    let mut spec = script("exit 5");
+    let directory = tempfile::tempdir().expect("a directory");
+    let guard = directory.path().join("guard");
+    let shell = format!("#!/bin/sh\ntrap '' CHLD\nexec {} \"$@\"\n", spec.guard_program.display());
+    fs::write(&guard, shell).expect("a script");
+    fs::set_permissions(&guard, PermissionsExt::from_mode(0o700)).expect("executable");
+    spec.guard_program = guard;
+    let mut running = Running::spawn(&spec).await;
+    assert_eq!(running.end().await, CommandEnd::Exited { code: 5 });
     running.finish().await;
 }
 

@@ -76,10 +76,7 @@ impl Sandbox {
     }
 
     fn start_with(&self, args: &[&str]) -> Running {
-        let mut child =
-            self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("proctor starts");
-        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        Running { child, stdout }
+        Running::of(&mut self.command(args))
     }
 
     fn read(&self, verb: &str, rest: &[&str]) -> Output {
@@ -107,6 +104,13 @@ impl Sandbox {
 }
 
 impl Running {
+    fn of(command: &mut process::Command) -> Self {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("proctor starts");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        Self { child, stdout }
+    }
+
     fn line(&mut self) -> String {
         let mut line = String::new();
         self.stdout.read_line(&mut line).expect("a line");

@@ -3,6 +3,7 @@
 //! It owns reading the records and having each attempt searched for. It does not know what becomes of the process.
 
 use registry_actor::{
+    actor::ProcessStat,
     domain::{ProcessEvent, ProcessId, Sequence},
     port::{ProcessRegistry, ProcessRegistryExt, RegistryError},
 };
@@ -13,7 +14,7 @@ use thiserror::Error;
 use host_example::{
     marker::Marker,
     orphan::{OrphanError, OrphanReport, OrphanSearch},
-    process_identity::{ProcessIdentity, boot_id},
+    process_identity::{ProcessIdentity, boot_id, process_identity},
 };
 
 use crate::command_process::{ATTEMPT_STARTED, GUARDED};
@@ -28,6 +29,8 @@ struct PastAttempt {
     sequence: Sequence,
     marker: Marker,
     boot_id: Option<String>,
+    /// Who made it.
+    host: Option<ProcessIdentity>,
     /// The guard, and thus the process group, if it came so far.
     guard: Option<ProcessIdentity>,
 }
@@ -62,6 +65,14 @@ pub(crate) enum RemainsError {
         /// What lives on.
         source: OrphanError,
     },
+    /// Whoever made it lives, and is another host. It has another store, of which ours is a copy: what runs is its own.
+    #[error("attempt {attempt}: its host, process {pid}, lives, and serves another store: this one is a copy of that")]
+    HostLives {
+        /// The attempt.
+        attempt: u32,
+        /// The host.
+        pid: u32,
+    },
     /// The search itself failed.
     #[error("the search for leftovers failed: {0}")]
     Search(#[from] tokio::task::JoinError),
@@ -73,6 +84,8 @@ struct StartedPayload {
     marker: Marker,
     #[serde(default)]
     boot_id: Option<String>,
+    #[serde(default)]
+    host: Option<ProcessIdentity>,
 }
 
 #[derive(Deserialize)]
@@ -91,8 +104,8 @@ impl PastAttempts {
         let mut after = Sequence::REGISTRATION;
         while let Some(event) = registry.first_event_of_type(process_id, ATTEMPT_STARTED, after).await? {
             after = event.sequence;
-            let StartedPayload { attempt: number, marker, boot_id } = payload_of(&event)?;
-            attempts.push(PastAttempt { number, sequence: after, marker, boot_id, guard: None });
+            let StartedPayload { attempt: number, marker, boot_id, host } = payload_of(&event)?;
+            attempts.push(PastAttempt { number, sequence: after, marker, boot_id, host, guard: None });
         }
         let mut after = Sequence::REGISTRATION;
         while let Some(event) = registry.first_event_of_type(process_id, GUARDED, after).await? {
@@ -111,6 +124,11 @@ impl PastAttempts {
     pub(crate) async fn end_all(self) -> Result<Remains, RemainsError> {
         let searched = tokio::task::spawn_blocking(move || {
             let current_boot = boot_id();
+            for attempt in &self.0 {
+                if let Some(pid) = attempt.host_elsewhere() {
+                    return Err(RemainsError::HostLives { attempt: attempt.number, pid });
+                }
+            }
             let mut remains = Vec::new();
             for attempt in self.0 {
                 let number = attempt.number;
@@ -136,6 +154,13 @@ fn latest_before(attempts: &mut [PastAttempt], number: u32, sequence: Sequence) 
 impl PastAttempt {
     fn is_of_another_boot(&self, current: Option<&str>) -> bool {
         matches!((self.boot_id.as_deref(), current), (Some(then), Some(now)) if then != now)
+    }
+
+    /// The host that made it, if it lives and is not this one. One store has one host: it has another.
+    fn host_elsewhere(&self) -> Option<u32> {
+        let host = self.host.as_ref().filter(|host| host.pid != std::process::id())?;
+        let lives = ProcessStat::of(host.pid).ok().flatten().is_some_and(|stat| !stat.is_dead());
+        (lives && process_identity(host.pid).as_ref() == Some(host)).then_some(host.pid)
     }
 
     fn search(&self) -> OrphanSearch {
@@ -171,7 +196,7 @@ mod tests {
     fn attempt(number: u32, boot_id: Option<&str>) -> PastAttempt {
         let marker = Marker::random().expect("random numbers");
         let sequence = Sequence(u64::from(number));
-        PastAttempt { number, sequence, marker, boot_id: boot_id.map(str::to_owned), guard: None }
+        PastAttempt { number, sequence, marker, boot_id: boot_id.map(str::to_owned), host: None, guard: None }
     }
 
     /// A store whose attempts an earlier version had counted by itself: the registry's own count began at 1 again.
@@ -196,6 +221,24 @@ mod tests {
         assert!(!attempt(1, Some("a")).is_of_another_boot(Some("a")));
         assert!(!attempt(1, Some("a")).is_of_another_boot(None));
         assert!(!attempt(1, None).is_of_another_boot(Some("b")));
+    }
+
+    /// A restored copy of a store took the commands of the original's host, which lived, for leftovers and killed them.
+    #[tokio::test]
+    async fn what_another_living_host_runs_is_none_of_the_leftovers() {
+        let mut other = std::process::Command::new("sleep").arg("600").spawn().expect("a process");
+        let of_host = |pid: u32| PastAttempt { host: process_identity(pid), ..attempt(1, None) };
+        let of_other = of_host(other.id());
+        let refused = PastAttempts(vec![of_other.clone()]).end_all().await.expect_err("it lives");
+        assert!(matches!(refused, RemainsError::HostLives { attempt: 1, pid } if pid == other.id()), "{refused}");
+        PastAttempts(vec![of_host(std::process::id())]).end_all().await.expect("what we have left ourselves");
+        other.kill().expect("killed");
+        // Not reaped yet, and yet it is no host any more.
+        while of_other.host_elsewhere().is_some() {
+            tokio::task::yield_now().await;
+        }
+        PastAttempts(vec![of_other]).end_all().await.expect("its host is dead");
+        other.wait().expect("reaped");
     }
 
     #[test]

@@ -230,13 +230,14 @@ impl GuardedCommand {
         Ok(*self.end.insert(end))
     }
 
-    /// Asks the command, and all else in the group, to end. The guard outlives this.
+    /// Asks the command, and all else in the group, to end; what is stopped goes on, so that it can. The guard outlives this.
     ///
     /// # Errors
     ///
     /// When the system refuses the signal.
     pub fn terminate(&self) -> Result<(), GuardError> {
-        self.line.signal_group(Signal::TERM)
+        self.line.signal_group(Signal::TERM)?;
+        self.line.signal_group(Signal::CONT)
     }
 
     /// Kills the command, and all else in the group, the guard included.

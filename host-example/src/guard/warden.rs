@@ -26,7 +26,7 @@ use std::{
 
 use registry_actor::actor::ProcessStat;
 use rustix::process::{Signal, getpgrp, getpid, kill_current_process_group};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 
 use super::{
     command_spec::is_attempt_variable,
@@ -34,8 +34,11 @@ use super::{
 };
 use crate::open_files;
 
-/// The signals that are sent to whole groups and would end or stop the guard before its command.
-const OUTLIVED_SIGNALS: [i32; 7] = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGUSR1, SIGUSR2];
+/// The signals that are sent to whole groups and would end or stop the guard before its command; the terminal stops a whole group
+/// whose command wants to read from it. And the one that, ignored by whoever started the host, would have the system keep the
+/// end of the command to itself.
+const OUTLIVED_SIGNALS: [i32; 10] =
+    [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGCHLD];
 
 /// The whole life of a guard. `args` is what follows the hidden subcommand: `--`, the program and its arguments.
 pub fn keep_watch(args: impl Iterator<Item = OsString>) -> ExitCode {

@@ -93,9 +93,7 @@ pub(super) fn check(connection: &Connection, watch: &mut Watch<'_>) -> Result<Ch
 /// What is damaged of what belongs to no process: pages, indexes and constraints, as SQLite itself checks them, and then the
 /// changes that are no events. Not all of it, if there is much.
 pub(super) fn faults_of_the_file(connection: &Connection) -> Result<Vec<String>, ReadError> {
-    let mut select = connection.prepare(&format!("PRAGMA integrity_check({FAULTS})"))?;
-    let found = select.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>();
-    let mut faults = match found {
+    let mut faults = match structure(connection) {
         Ok(found) if found == ["ok"] => Vec::new(),
         Ok(found) => found,
         Err(error) if read::is_of_the_row(&error) => vec![error.to_string()],
@@ -103,6 +101,11 @@ pub(super) fn faults_of_the_file(connection: &Connection) -> Result<Vec<String>,
     };
     faults.extend(faults_of_the_marks(connection)?);
     Ok(faults)
+}
+
+fn structure(connection: &Connection) -> Result<Vec<String>, rusqlite::Error> {
+    let mut select = connection.prepare(&format!("PRAGMA integrity_check({FAULTS})"))?;
+    select.query_map([], |row| row.get::<_, String>(0))?.collect()
 }
 
 /// What is damaged of the changes that are no events.
