@@ -41,6 +41,7 @@ impl Tally {
         all.reads_meanwhile += run.reads_meanwhile;
         all.reads_failed += run.reads_failed;
         all.power_cuts += run.power_cuts;
+        all.half_made += run.half_made;
         if !run.violations.is_empty() {
             self.violated += 1;
             let kind = fault.map_or_else(
@@ -127,6 +128,7 @@ fn a_failed_call_costs_nobody_an_answer_and_the_store_nothing_acknowledged() {
             ("unknown, found not stored".to_owned(), number(tally.all.unknown_not_stored)),
             ("reads while the store was not whole".to_owned(), number(tally.all.reads_meanwhile)),
             ("power cuts on the way".to_owned(), number(tally.all.power_cuts)),
+            ("power cuts that left half of a store that had not been opened yet".to_owned(), number(tally.all.half_made)),
         ]),
         not_run: (!all).then(|| format!("only {SOME} calls of a kind, but every sync: PROCTOR_IO_ERRORS=all takes every one")),
     });
