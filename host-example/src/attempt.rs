@@ -117,28 +117,17 @@ impl Attempt {
         // Nothing runs in the group yet. Should this fail, the guard is dropped and goes.
         let guarded = json!({"attempt": self.run.attempt(), "guard": identity});
         self.append(vec![event(GUARDED, guarded)], "the guard cannot be recorded").await?;
-        let started = {
-            let mut starting = std::pin::pin!(guard.start());
-            tokio::select! {
-                biased;
-                started = &mut starting => Some(started),
-                // A directory of a dead server keeps the guard from starting anything, and nobody could end it.
-                stop = self.stop() => match timeout(START_PATIENCE, &mut starting).await {
-                    Ok(started) => Some(started),
-                    Err(_) => {
-                        self.record_stop(&stop).await;
-                        None
-                    }
-                }
+        let started = match self.start(guard).await {
+            Ok(started) => started,
+            Err(stop) => {
+                self.record_stop(&stop).await;
+                // With its future the guard was let go. What it may have started all the same is found by the marker.
+                kill_remains(&marker, &identity).await?;
+                return match stop {
+                    Stop::LeaseLost => Err(self.lease_lost()),
+                    stop => Ok(self.course_of(stop, None)),
+                };
             }
-        };
-        let Some(started) = started else {
-            // With its future the guard was let go. What it may have started all the same is found by the marker.
-            kill_remains(&marker, &identity).await?;
-            return match self.stop().await {
-                Stop::LeaseLost => Err(self.lease_lost()),
-                stop => Ok(self.course_of(stop, None)),
-            };
         };
         match started {
             Ok((command, pipes)) => self.supervise(Supervised { command, marker, identity }, pipes).await,
@@ -151,6 +140,17 @@ impl Attempt {
             }
             Err(SpawnError::Launch(error)) => Ok(Course::Ending(Ending::NoGuard { reason: error.to_string() })),
             Err(SpawnError::Guard(error)) => guard_lost(&error, &marker, &identity).await.map(Course::Ending),
+        }
+    }
+
+    /// Has the guard start its command. The error is why it was given up: a directory of a dead server keeps the guard from
+    /// starting anything, and nobody could end the attempt.
+    async fn start(&self, guard: Guard) -> Result<Result<(GuardedCommand, OutputPipes), SpawnError>, Stop> {
+        let mut starting = std::pin::pin!(guard.start());
+        tokio::select! {
+            biased;
+            started = &mut starting => Ok(started),
+            stop = self.stop() => timeout(START_PATIENCE, &mut starting).await.map_err(|_| stop),
         }
     }
 

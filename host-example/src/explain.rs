@@ -79,9 +79,9 @@ async fn next_host(store: &StoreReader) -> Result<WorkerOptions, Failure> {
     let owner = LeaseOwnerIdentity {
         owner_id: "proctor explain".to_owned(),
         incarnation_id: String::new(),
-        liveness: LeaseOwnerLiveness::StoreSession { session: session.clone() },
+        liveness: LeaseOwnerLiveness::StoreSession { session },
     };
-    Ok(WorkerOptions::new(owner).in_session(session))
+    Ok(WorkerOptions::new(owner))
 }
 
 fn facts(explanation: &Explanation) -> Vec<(&'static str, String)> {

@@ -184,8 +184,9 @@ impl ProcessSituation<'_> {
             let owner = starter.filter(|_| record.registration.disposition != RecoveryDisposition::ExternallyOwned);
             return self.abandon(AbandonWriter::ReconciledRequest, owner.cloned());
         }
-        if record.deadline_at_ms().is_some_and(|deadline| deadline <= self.now_epoch_ms) {
-            let deadline_ms = record.registration.deadline_ms.unwrap_or_default();
+        if let Some(deadline_ms) = record.registration.deadline_ms
+            && record.deadline_at_ms().is_some_and(|deadline_at_ms| deadline_at_ms <= self.now_epoch_ms)
+        {
             return NextStep::Act(Verdict::Fail { failure: AttemptFailure::deadline_passed(deadline_ms) });
         }
         match (record.registration.disposition, starter) {

@@ -6,6 +6,7 @@
 //! is decided anew in the transaction that removes it.
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::sync::Arc;
 
 use crate::domain::{
@@ -53,15 +54,6 @@ pub(crate) struct EndedPage {
     pub(crate) damaged: u64,
     /// Where to go on; `None` at the end.
     pub(crate) next: Option<PruneMark>,
-}
-
-/// What a prune is to remove, and what it keeps.
-#[derive(Debug, Default)]
-pub(crate) struct PrunePlan {
-    process_ids: Vec<ProcessId>,
-    /// Of the processes that are to go, the registrations apart.
-    events: u64,
-    kept: ProcessPruneReport,
 }
 
 /// The rows of a log, as a prune looks for what it may remove.
@@ -112,11 +104,11 @@ pub(crate) trait Rows: EndedRows {
     fn prune(&mut self, tombstone: &Tombstone) -> Result<u64, Self::Error>;
 }
 
-/// Carries a command out. What a prune is to remove was looked for before, or is now.
+/// Carries a command out. What a prune is to remove was searched for before, or is now.
 pub(crate) fn carry_out<R: Rows>(
     rows: &mut R,
     command: &RegistryCommand,
-    plan: Option<&PrunePlan>,
+    searched: Option<PruneSearch>,
     context: &DecisionContext,
 ) -> Result<RegistryReceipt, R::Error> {
     check_across(command)?;
@@ -134,15 +126,15 @@ pub(crate) fn carry_out<R: Rows>(
         RegistryCommand::TransferHandleGrants { from, to, process_ids } => transfer(rows, from, to, process_ids),
         RegistryCommand::DeleteSession { session_id } => delete_session(rows, session_id, context),
         RegistryCommand::Prune { filter, watermark, limit } => {
-            let mut search = PruneSearch::new(filter, watermark, *limit, context);
-            match plan {
-                Some(plan) => search.carry_out(rows, plan),
+            let search = match searched {
+                Some(search) => search,
                 None => {
+                    let mut search = PruneSearch::new(filter, watermark, *limit, context);
                     while search.step(rows)? == SearchStep::More {}
-                    let plan = search.into_plan();
-                    PruneSearch::new(filter, watermark, *limit, context).carry_out(rows, &plan)
+                    search
                 }
-            }
+            };
+            search.carry_out(rows)
         }
     }
 }
@@ -251,7 +243,12 @@ pub(crate) struct PruneSearch {
     limit: u64,
     context: DecisionContext,
     after: Option<PruneMark>,
-    plan: PrunePlan,
+    /// What is to go.
+    process_ids: Vec<ProcessId>,
+    /// Its events, the registrations apart.
+    events: u64,
+    /// What stays, and at the end what went.
+    report: ProcessPruneReport,
 }
 
 impl PruneSearch {
@@ -263,35 +260,31 @@ impl PruneSearch {
     ) -> Self {
         let limit = u64::from(limit.min(Limits::PRUNED_PER_COMMAND));
         let (filter, watermark, context) = (filter.clone(), watermark.clone(), context.clone());
-        Self { filter, watermark, limit, context, after: None, plan: PrunePlan::default() }
-    }
-
-    /// What was found.
-    pub(crate) fn into_plan(self) -> PrunePlan {
-        self.plan
+        let report = ProcessPruneReport::default();
+        Self { filter, watermark, limit, context, after: None, process_ids: Vec::new(), events: 0, report }
     }
 
     /// Looks at the next stretch.
     pub(crate) fn step<R: EndedRows>(&mut self, rows: &mut R) -> Result<SearchStep, R::Error> {
         let projected = self.projected(rows)?;
         let EndedPage { candidates, damaged, next } = rows.ended(&self.filter, self.after, STEP)?;
-        self.plan.kept.kept_damaged += damaged;
+        self.report.kept_damaged += damaged;
         for PruneCandidate { mark, process_id, position } in candidates {
             // Said without reading the process: a projector that stands still must not make each prune read all of them.
             let is_unprojected = projected.is_some_and(|projected| projected < position);
             if is_unprojected && mark.terminal_at_ms < self.filter.terminal_before_ms {
-                self.plan.kept.kept_unprojected += 1;
+                self.report.kept_unprojected += 1;
                 continue;
             }
             let Some((stored, verdict)) = self.judge(rows, &process_id, projected)? else { continue };
             if let PruneVerdict::Prune(_) = verdict {
                 // Only a process that would go is left over; what stays anyway is not.
                 if self.is_full() {
-                    self.plan.kept.more = true;
+                    self.report.more = true;
                     return Ok(SearchStep::Done);
                 }
-                self.plan.events += stored.head.sequence.0;
-                self.plan.process_ids.push(process_id);
+                self.events += stored.head.sequence.0;
+                self.process_ids.push(process_id);
             }
         }
         self.after = next;
@@ -299,17 +292,16 @@ impl PruneSearch {
     }
 
     /// Removes what was found, as far as it still may go.
-    fn carry_out<R: Rows>(mut self, rows: &mut R, found: &PrunePlan) -> Result<RegistryReceipt, R::Error> {
+    fn carry_out<R: Rows>(mut self, rows: &mut R) -> Result<RegistryReceipt, R::Error> {
         let projected = self.projected(rows)?;
-        self.plan.kept = found.kept;
-        for process_id in &found.process_ids {
-            let Some((_, verdict)) = self.judge(rows, process_id, projected)? else { continue };
+        for process_id in mem::take(&mut self.process_ids) {
+            let Some((_, verdict)) = self.judge(rows, &process_id, projected)? else { continue };
             if let PruneVerdict::Prune(tombstone) = verdict {
-                self.plan.kept.pruned_events += rows.prune(&tombstone)?;
-                self.plan.kept.pruned_processes += 1;
+                self.report.pruned_events += rows.prune(&tombstone)?;
+                self.report.pruned_processes += 1;
             }
         }
-        Ok(RegistryReceipt::Pruned(self.plan.kept))
+        Ok(RegistryReceipt::Pruned(self.report))
     }
 
     /// What is to become of a process, and counts it if it stays. `None` if nothing is to be said of it.
@@ -322,7 +314,7 @@ impl PruneSearch {
         let stored = match rows.process(process_id) {
             // What is damaged is evidence, and must not keep everything else from being pruned.
             Err(error) if R::is_damage(&error) => {
-                self.plan.kept.kept_damaged += 1;
+                self.report.kept_damaged += 1;
                 return Ok(None);
             }
             stored => stored?,
@@ -331,8 +323,8 @@ impl PruneSearch {
         let verdict =
             prune_verdict(&stored.record, &stored.lease, stored.position, &self.filter, projected, &self.context);
         match &verdict {
-            PruneVerdict::Leased => self.plan.kept.kept_leased += 1,
-            PruneVerdict::Unprojected => self.plan.kept.kept_unprojected += 1,
+            PruneVerdict::Leased => self.report.kept_leased += 1,
+            PruneVerdict::Unprojected => self.report.kept_unprojected += 1,
             PruneVerdict::NotMeant | PruneVerdict::Prune(_) => {}
         }
         Ok(Some((stored, verdict)))
@@ -351,6 +343,6 @@ impl PruneSearch {
 
     /// Whether as much is to be removed as one transaction should: everybody else's appends wait for it.
     fn is_full(&self) -> bool {
-        self.plan.process_ids.len() as u64 >= self.limit || self.plan.events >= Limits::PRUNED_EVENTS_PER_COMMAND
+        self.process_ids.len() as u64 >= self.limit || self.events >= Limits::PRUNED_EVENTS_PER_COMMAND
     }
 }

@@ -56,10 +56,12 @@ use self::pool::ReaderPool;
 use self::queue::{Lane, Queue, Queued, QueuedAcross};
 use self::vacuum::Vacuum;
 use self::writer::{Writer, WriterSettings};
+use super::across::PruneSearch;
 use super::codec;
 use super::followers::Followers;
 use crate::domain::{
     DecisionContext, Digest, ProcessEvent, ProcessId, RegistryCommand, RegistryReceipt, ReplayKey, StoreSession,
+    check_across,
 };
 use crate::port::{
     AcrossError, Answer, AppendError, AppendReply, CommitFollower, DurabilityTier, FeedPage, LogError, Position,
@@ -265,12 +267,16 @@ impl ProcessLog for SqliteLog {
         if let Some(refusal) = self.queue.turn_away(Lane::Plain) {
             return Err(refusal.into());
         }
-        let plan = match &command {
-            RegistryCommand::Prune { .. } => Some(self.reader.plan_prune(&command, &context).await?),
+        let searched = match &command {
+            RegistryCommand::Prune { filter, watermark, limit } => {
+                check_across(&command)?;
+                let search = PruneSearch::new(filter, watermark, *limit, &context);
+                Some(self.reader.search_for_prune(search).await?)
+            }
             _ => None,
         };
         let (reply, answered) = oneshot::channel();
-        self.queue.push_across(QueuedAcross { command, plan, context, reply });
+        self.queue.push_across(QueuedAcross { command, searched, context, reply });
         // A command that is not answered was in the hands of a writer that died.
         answered.await.unwrap_or_else(|_| {
             Err(AppendError::Unknown { reason: "the writer ended before it answered".to_owned() }.into())

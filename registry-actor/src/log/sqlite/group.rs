@@ -16,7 +16,7 @@ use super::schema::{self, FreeNumbers};
 use super::type_blocks::{self, SeenTypes};
 use super::wakes;
 use crate::domain::{DecisionContext, Digest, ProcessId, RegistryCommand, RegistryReceipt, Sequence};
-use crate::log::across::{PrunePlan, carry_out};
+use crate::log::across::{PruneSearch, carry_out};
 use crate::log::codec::{CODEC_JSON, EncodedBatch};
 use crate::port::{AcrossError, AppendError, AppendResult, GroupChanges, Head, Position};
 
@@ -120,12 +120,12 @@ impl GroupWriter {
     pub(super) fn carry_out(
         &mut self,
         command: &RegistryCommand,
-        plan: Option<&PrunePlan>,
+        searched: Option<PruneSearch>,
         context: &DecisionContext,
         faults: &dyn WriterFaults,
     ) -> AcrossOutcome {
         let free = self.known.free;
-        let outcome = self.try_carry_out(command, plan, context, faults);
+        let outcome = self.try_carry_out(command, searched, context, faults);
         match &outcome {
             AcrossOutcome::Durable { .. } => {}
             AcrossOutcome::Refused(_) | AcrossOutcome::NotStored(_) => {
@@ -142,7 +142,7 @@ impl GroupWriter {
     fn try_carry_out(
         &mut self,
         command: &RegistryCommand,
-        plan: Option<&PrunePlan>,
+        searched: Option<PruneSearch>,
         context: &DecisionContext,
         faults: &dyn WriterFaults,
     ) -> AcrossOutcome {
@@ -154,7 +154,7 @@ impl GroupWriter {
         };
         let mut rows = AcrossRows { connection: &transaction, known, changes: GroupChanges::default() };
         // A panicking decision is one refused command: it must not end the log for everybody.
-        let carried = catch_unwind(AssertUnwindSafe(|| carry_out(&mut rows, command, plan, context)));
+        let carried = catch_unwind(AssertUnwindSafe(|| carry_out(&mut rows, command, searched, context)));
         let receipt = match carried {
             Ok(Ok(receipt)) => receipt,
             Ok(Err(AcrossFailure::Refused(error))) => return AcrossOutcome::Refused(error),

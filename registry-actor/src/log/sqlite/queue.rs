@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::domain::{DecisionContext, RegistryCommand, RegistryReceipt};
 use crate::log::QueueLimits;
-use crate::log::across::PrunePlan;
+use crate::log::across::PruneSearch;
 use crate::log::codec::EncodedBatch;
 use crate::port::{AcrossError, AppendError, AppendReply};
 
@@ -22,8 +22,8 @@ pub(super) struct Queued {
 /// A command across processes with its reply. It stands in the plain lane.
 pub(super) struct QueuedAcross {
     pub(super) command: RegistryCommand,
-    /// What a prune has found that it may remove.
-    pub(super) plan: Option<PrunePlan>,
+    /// What a prune has found.
+    pub(super) searched: Option<PruneSearch>,
     pub(super) context: DecisionContext,
     pub(super) reply: oneshot::Sender<Result<RegistryReceipt, AcrossError>>,
 }

@@ -14,8 +14,8 @@ use super::open_error::OpenError;
 use super::pool::ReaderPool;
 use super::schema::{self, Synchronous};
 use super::{owner, read, whole_check};
-use crate::domain::{DecisionContext, ProcessEvent, ProcessId, RegistryCommand, ReplayKey, StoreSession, check_across};
-use crate::log::across::{PrunePlan, PruneSearch, SearchStep};
+use crate::domain::{ProcessEvent, ProcessId, ReplayKey, StoreSession};
+use crate::log::across::{PruneSearch, SearchStep};
 use crate::port::{AcrossError, Answer, FeedPage, LogError, Position, ProcessVerification, Query, StoredProcess};
 
 /// Reads a store and never changes it. It takes no lock: a live owner does not notice it.
@@ -175,14 +175,7 @@ impl SqliteReader {
     }
 
     /// What a prune may remove, looked for beside the writer and in steps that leave room for other reads.
-    pub(super) async fn plan_prune(
-        &self,
-        command: &RegistryCommand,
-        context: &DecisionContext,
-    ) -> Result<PrunePlan, AcrossError> {
-        check_across(command)?;
-        let RegistryCommand::Prune { filter, watermark, limit } = command else { return Ok(PrunePlan::default()) };
-        let mut search = PruneSearch::new(filter, watermark, *limit, context);
+    pub(super) async fn search_for_prune(&self, mut search: PruneSearch) -> Result<PruneSearch, AcrossError> {
         loop {
             let stepped;
             (search, stepped) = self
@@ -195,7 +188,7 @@ impl SqliteReader {
                 .await?;
             match stepped {
                 Ok(SearchStep::More) => {}
-                Ok(SearchStep::Done) => return Ok(search.into_plan()),
+                Ok(SearchStep::Done) => return Ok(search),
                 Err(AcrossFailure::Refused(error)) => return Err(error),
                 Err(AcrossFailure::Statement(error)) => {
                     return Err(LogError::Unreadable { reason: error.to_string() }.into());

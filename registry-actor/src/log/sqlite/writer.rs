@@ -157,13 +157,13 @@ impl Writer {
         }
     }
 
-    fn carry_out(&mut self, queued: QueuedAcross) {
+    fn carry_out(&mut self, mut queued: QueuedAcross) {
         let Some(group) = self.group.as_mut() else {
             queued.answer(Err(not_accepted("the store is closed after a failure").into()));
             return;
         };
         let began = Stopwatch::start();
-        match group.carry_out(&queued.command, queued.plan.as_ref(), &queued.context, &*self.settings.faults) {
+        match group.carry_out(&queued.command, queued.searched.take(), &queued.context, &*self.settings.faults) {
             AcrossOutcome::Durable { receipt, changes } => {
                 telemetry::group_committed(began, 1, changes.batches.iter().map(|batch| batch.events.len()).sum());
                 let position = group.last_position();
